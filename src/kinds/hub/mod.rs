@@ -1,0 +1,2 @@
+//! The Hub: settings of the tree. Needs nothing, offers its settings to every other kind.
+pub mod spec;

@@ -1,0 +1,108 @@
+//! What a Hub asks for. Pure.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::unit::{Millis, Percent};
+
+/// The settings of the tree. Exactly one Hub stands in a tree; it is also the proof that a folder is the tree, so that an
+/// empty or wrong folder never looks like "remove everything".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HubSpec {
+    /// Address and port of the hub. Modules learn their hub's origin from it when `origin` is not given.
+    #[schemars(regex(pattern = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"))]
+    pub listen: String,
+    /// The public origin of the hub (the issuer of tokens), given to modules as `PARACHUTE_HUB_ORIGIN`.
+    /// Default: `http://` and `listen`.
+    #[schemars(regex(pattern = r"^https?://[^/\s]+$"))]
+    pub origin: Option<String>,
+    /// Further origins under which people reach the hub, given to modules as `PARACHUTE_HUB_ORIGINS`.
+    #[schemars(inner(regex(pattern = r"^https?://[^/\s]+$")))]
+    pub accepted_origins: Vec<String>,
+    /// The ports that `port: auto` chooses from.
+    pub port_range: PortRange,
+    /// The folder in which modules find services.json and each other (`PARACHUTE_HOME`), relative to this file.
+    /// Default: `home` in the state folder.
+    pub home: Option<String>,
+    /// How often everything is looked at even if nothing seems to have happened.
+    pub interval: Millis,
+    /// How much may be removed at once before a person has to say so.
+    pub prune: PruneBudget,
+    /// How much of the past is kept.
+    pub history: History,
+}
+
+/// An inclusive range of TCP ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortRange {
+    /// The first port of the range.
+    #[schemars(range(min = 1))]
+    pub from: u16,
+    /// The last port of the range.
+    #[schemars(range(min = 1))]
+    pub to: u16,
+}
+
+/// A tick may remove the larger of the two; what goes beyond needs `--allow-prune N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PruneBudget {
+    /// So many resources may go at once.
+    pub max_count: u32,
+    /// This share of all owned resources may go at once.
+    pub max_share: Percent,
+}
+
+/// How many lines of history the ledger keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct History {
+    /// Events kept.
+    #[schemars(range(min = 100))]
+    pub events: u32,
+    /// Journal lines kept.
+    #[schemars(range(min = 100))]
+    pub journal: u32,
+}
+
+impl Default for HubSpec {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:1939".to_owned(),
+            origin: None,
+            accepted_origins: Vec::new(),
+            port_range: PortRange::default(),
+            home: None,
+            interval: Millis::secs(600),
+            prune: PruneBudget::default(),
+            history: History::default(),
+        }
+    }
+}
+
+impl Default for PortRange {
+    fn default() -> Self {
+        Self { from: 1939, to: 1999 }
+    }
+}
+
+impl Default for PruneBudget {
+    fn default() -> Self {
+        Self { max_count: 3, max_share: Percent(20) }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { events: 10_000, journal: 10_000 }
+    }
+}
+
+impl HubSpec {
+    /// The hub's origin as modules get it.
+    pub fn effective_origin(&self) -> String {
+        self.origin.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+    }
+}

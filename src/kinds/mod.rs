@@ -1,0 +1,3 @@
+//! One folder per kind, the same files in each.
+pub mod hub;
+pub mod service;

@@ -1,0 +1,2 @@
+//! A Service: one supervised module.
+pub mod spec;

@@ -1,0 +1,397 @@
+//! What a Service asks for. Pure. Every doc comment here is the field's description in the schema and in `trueup explain`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::Name;
+use crate::model::unit::{Bytes, Millis};
+use crate::ports::keeper::RestartWhen;
+
+/// One supervised module: a program that is started, kept running, and restarted when what it was started with changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServiceSpec {
+    /// The program and its arguments; no shell is involved. `trueup` as the first word is this very binary. Either this or `module`.
+    #[schemars(length(min = 1))]
+    pub command: Option<Vec<String>>,
+    /// A folder with `.parachute/module.json`, relative to this file. It supplies the command, the port, the mounts and the
+    /// health path; what stands here wins over it. Either this or `command`.
+    pub module: Option<String>,
+    /// The folder the program starts in, relative to this file. Default: the module's folder, else the folder of this file.
+    pub working_dir: Option<String>,
+    /// Environment variables. The environment is exactly: PATH, HOME, USER, LANG and TZ of trueup itself, the variables of the
+    /// hub, the envFiles, this, `secretEnv`, and PORT; later ones win.
+    pub env: BTreeMap<EnvName, String>,
+    /// Files with lines `KEY=VALUE`, relative to this file; later files win over earlier ones, and `env` wins over both.
+    pub env_file: Vec<String>,
+    /// Environment variables whose values are secret. They appear in no plan, event or log.
+    pub secret_env: BTreeMap<EnvName, SecretRef>,
+    /// The TCP port the module must listen on: a number, or `auto` to have a free one chosen once and kept. It is given to the
+    /// program as PORT, and it is the authority: what the module or services.json say is corrected to it.
+    pub port: Option<Port>,
+    /// The name of this module's row in services.json, when it registers itself there.
+    /// Default: the manifestName of module.json; none for a plain command.
+    #[schemars(length(min = 1, max = 128))]
+    pub registers_as: Option<String>,
+    /// Where the module is mounted under the hub's origin.
+    pub routes: Vec<Route>,
+    /// When the module counts as ready. Default: its port accepts connections; without a port, it runs.
+    pub readiness: Option<Readiness>,
+    /// What happens when the program ends by itself.
+    pub restart: RestartSpec,
+    /// How the program is stopped.
+    pub stop: StopSpec,
+    /// Services that must have come so far before this one is started.
+    pub depends_on: Vec<Dependency>,
+    /// What is kept of the program's output.
+    pub logs: LogSpec,
+    /// Stops the program and leaves it stopped, without forgetting it.
+    pub suspend: bool,
+}
+
+/// The name of an environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct EnvName(#[schemars(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))] pub String);
+
+/// Where a secret comes from. Exactly one of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct SecretRef {
+    /// A file, relative to this one; one trailing newline is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// A variable of trueup's own environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// A command whose standard output is the secret; one trailing newline is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub command: Option<Vec<String>>,
+}
+
+/// A port number, or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Port {
+    Fixed(u16),
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Auto {
+    Auto,
+}
+
+impl JsonSchema for Port {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Port".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, { "const": "auto" }],
+            "errorMessage": "a port is a number from 1 to 65535, or auto"
+        })
+    }
+}
+
+/// One mount under the hub's origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Route {
+    /// The path under the hub's origin, such as `/vault`.
+    #[schemars(regex(pattern = r"^/\S*$"))]
+    pub path: String,
+    /// Whether the path is removed before the module sees the request.
+    #[serde(default)]
+    pub strip_prefix: bool,
+    /// Whether WebSocket connections are let through.
+    #[serde(default)]
+    pub websocket: bool,
+    /// From where the route may be reached.
+    #[serde(default)]
+    pub exposure: Exposure,
+}
+
+/// From where a route may be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exposure {
+    /// From anywhere.
+    #[default]
+    Allowed,
+    /// From this machine only.
+    Loopback,
+    /// From anywhere, with a token.
+    AuthRequired,
+}
+
+/// A probe that decides when the module is ready. Exactly one of `http`, `tcp`, `exec`; names and meanings as in Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Readiness {
+    /// A GET answered with 200 to 399.
+    pub http: Option<HttpProbe>,
+    /// The port accepts a connection.
+    pub tcp: Option<TcpProbe>,
+    /// A command exits with 0.
+    pub exec: Option<ExecProbe>,
+    /// Pause before the first attempt.
+    pub initial_delay: Millis,
+    /// Pause between attempts once ready; while starting, attempts are dense.
+    pub period: Millis,
+    /// How long one attempt may take.
+    pub timeout: Millis,
+    /// So many good answers in a row make it ready.
+    #[schemars(range(min = 1))]
+    pub success_threshold: u32,
+    /// So many bad answers in a row make a ready module not ready.
+    #[schemars(range(min = 1))]
+    pub failure_threshold: u32,
+}
+
+/// A GET request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpProbe {
+    /// The path to ask for.
+    #[schemars(regex(pattern = r"^/\S*$"))]
+    pub path: String,
+    /// Another port than the service's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// Headers to send.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// A TCP connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TcpProbe {
+    /// Another port than the service's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+}
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecProbe {
+    /// The program and its arguments; it gets the service's environment and working directory.
+    #[schemars(length(min = 1))]
+    pub command: Vec<String>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            http: None,
+            tcp: None,
+            exec: None,
+            initial_delay: Millis(0),
+            period: Millis::secs(5),
+            timeout: Millis::secs(1),
+            success_threshold: 1,
+            failure_threshold: 3,
+        }
+    }
+}
+
+/// What happens when the program ends by itself. A module that was ready is restarted at once; one that dies while it starts is
+/// restarted after a pause that grows; one that does so again and again is a crash loop, shown as such and retried slowly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RestartSpec {
+    /// `always`, `on-failure` (not after exit code 0), or `never`.
+    pub policy: RestartPolicy,
+    /// How the pause grows.
+    pub backoff: BackoffSpec,
+    /// When crashes become a crash loop.
+    pub limit: LimitSpec,
+    /// So long alive, and earlier crashes are forgotten.
+    pub reset_after: Millis,
+}
+
+/// When a program that ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Whatever its exit code.
+    #[default]
+    Always,
+    /// Unless it ended with exit code 0.
+    OnFailure,
+    /// Not at all: it runs once for each change of its settings.
+    Never,
+}
+
+impl From<RestartPolicy> for RestartWhen {
+    fn from(policy: RestartPolicy) -> Self {
+        match policy {
+            RestartPolicy::Always => Self::Always,
+            RestartPolicy::OnFailure => Self::OnFailure,
+            RestartPolicy::Never => Self::Never,
+        }
+    }
+}
+
+/// An exponential pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BackoffSpec {
+    /// The first pause.
+    pub initial: Millis,
+    /// The longest pause, and the pause of a crash loop.
+    pub max: Millis,
+    /// How much longer each pause is than the one before.
+    #[schemars(range(min = 1, max = 10))]
+    pub factor: u32,
+}
+
+/// So many crashes in so much time are a crash loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitSpec {
+    /// So many crashes in a row ...
+    #[schemars(range(min = 1))]
+    pub count: u32,
+    /// ... within this time.
+    pub window: Millis,
+}
+
+impl Default for RestartSpec {
+    fn default() -> Self {
+        Self {
+            policy: RestartPolicy::default(),
+            backoff: BackoffSpec::default(),
+            limit: LimitSpec::default(),
+            reset_after: Millis::secs(60),
+        }
+    }
+}
+
+impl Default for BackoffSpec {
+    fn default() -> Self {
+        Self { initial: Millis(100), max: Millis::secs(300), factor: 2 }
+    }
+}
+
+impl Default for LimitSpec {
+    fn default() -> Self {
+        Self { count: 5, window: Millis::secs(60) }
+    }
+}
+
+/// How the program is stopped: the signal goes to its whole process group, and SIGKILL after the grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct StopSpec {
+    /// The signal that asks it to stop.
+    pub signal: StopSignal,
+    /// How long it may take.
+    pub grace: Millis,
+}
+
+impl Default for StopSpec {
+    fn default() -> Self {
+        Self { signal: StopSignal::default(), grace: Millis::secs(10) }
+    }
+}
+
+/// A signal that asks a program to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StopSignal {
+    #[default]
+    #[serde(rename = "SIGTERM")]
+    Term,
+    #[serde(rename = "SIGINT")]
+    Int,
+    #[serde(rename = "SIGQUIT")]
+    Quit,
+    #[serde(rename = "SIGHUP")]
+    Hup,
+    #[serde(rename = "SIGUSR1")]
+    Usr1,
+    #[serde(rename = "SIGUSR2")]
+    Usr2,
+    #[serde(rename = "SIGKILL")]
+    Kill,
+}
+
+impl StopSignal {
+    /// Its number on Linux (signal(7), x86 and ARM).
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Hup => 1,
+            Self::Int => 2,
+            Self::Quit => 3,
+            Self::Kill => 9,
+            Self::Usr1 => 10,
+            Self::Usr2 => 12,
+            Self::Term => 15,
+        }
+    }
+}
+
+/// A service that must have come so far first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dependency {
+    /// The name of the other Service.
+    pub service: Name,
+    /// How far it must have come.
+    #[serde(default)]
+    pub condition: DependencyCondition,
+}
+
+/// How far a dependency must have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum DependencyCondition {
+    /// Its process runs.
+    Started,
+    /// It is ready.
+    #[default]
+    Ready,
+    /// It ran to its end with exit code 0.
+    Completed,
+}
+
+impl DependencyCondition {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Ready => "ready",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// What is kept of the program's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogSpec {
+    /// A file that has grown beyond this is rotated away.
+    pub max_size: Bytes,
+    /// So many rotated files are kept beside the current one.
+    #[schemars(range(max = 100))]
+    pub keep: u32,
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self { max_size: Bytes(10 << 20), keep: 5 }
+    }
+}

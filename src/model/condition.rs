@@ -1,0 +1,128 @@
+//! Conditions in the kstatus convention: `Ready`, `Reconciling`, `Stalled`, and `Drifted`.
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Timestamp;
+
+/// The types of condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionType {
+    /// The resource is as the file asks, and works.
+    Ready,
+    /// Something is being done or waited for.
+    Reconciling,
+    /// It cannot get further by itself (or only by slow retries).
+    Stalled,
+    /// Seen to differ from what was last applied, while the file did not change.
+    Drifted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ConditionStatus {
+    True,
+    False,
+    Unknown,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident,)+) => {
+        /// The reason of a condition, step or event: a stable CamelCase word. Text is for people, this is for programs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Reason { $($(#[doc = $doc])+ $variant,)+ }
+        impl Reason {
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Settings are in force.
+    Accepted,
+    /// Nothing of it is there.
+    Absent,
+    /// The file changed.
+    Changed,
+    /// An input that the file names (envFile, secret, module.json) changed.
+    InputChanged,
+    /// A setting that needs no restart changed.
+    PolicyChanged,
+    /// No document declares it any more.
+    NotDeclared,
+    /// It is gone; the ledger lets go of it.
+    Gone,
+    /// `suspend: true`.
+    Suspended,
+    /// Stopped by `trueup down`.
+    Down,
+    /// Answers its readiness probe.
+    ProbeSucceeded,
+    /// Runs, and has no readiness probe and no port to wait for.
+    Running,
+    /// Runs, and does not answer its readiness probe yet.
+    NotReady,
+    /// Ran to its end with exit code 0, and should not run again.
+    Completed,
+    /// Ran to its end with an error, and its policy says not to run it again.
+    Failed,
+    /// Crashed; the keeper starts it again after a pause.
+    Restarting,
+    /// Crashed too often; retried slowly.
+    CrashLoop,
+    /// Being stopped.
+    Stopping,
+    /// Waits for what it depends on.
+    DependencyNotReady,
+    /// Its port is held by somebody else.
+    PortTaken,
+    /// Its process does not listen on its port but on another.
+    ListensElsewhere,
+    /// Its row in services.json said something else.
+    RowDrifted,
+    /// Its row in services.json drifted and another row holds the wanted port.
+    RowConflict,
+    /// A second process with our mark, left by a crash.
+    Stray,
+    /// The process runs with settings that are not the ones last applied.
+    ProcessDrifted,
+    /// The keeper lost what it needs to start it again (it was restarted itself) and is told anew.
+    Readopted,
+    /// An input could not be resolved (file missing, command not found, ...).
+    BadInput,
+    /// Its file is broken; held at the last good version.
+    Held,
+    /// A step failed; it is tried again.
+    StepFailed,
+    /// The same steps were planned again and again without effect.
+    NoProgress,
+    /// A look failed, so nothing is decided.
+    Unknown,
+    /// More would be removed than the budget allows.
+    PruneBudget,
+    /// The tree could not be read completely, so nothing is removed.
+    TreeIncomplete,
+    /// A person asked for it.
+    Requested,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One condition of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: ConditionType,
+    pub status: ConditionStatus,
+    pub reason: Reason,
+    pub message: String,
+    /// When `status` last changed.
+    pub last_transition_time: Timestamp,
+    /// The generation of the document that this speaks of.
+    pub observed_generation: u64,
+}

@@ -1,0 +1,16 @@
+//! Nouns everyone may use: ids, units, time, problems, observations, conditions, events, secrets.
+//! This room knows nothing of ours and never waits for anything.
+
+pub mod condition;
+pub mod digest;
+pub mod event;
+pub mod exit;
+pub mod id;
+pub mod observed;
+pub mod output;
+pub mod problem;
+pub mod secret;
+pub mod source;
+pub mod span;
+pub mod time;
+pub mod unit;

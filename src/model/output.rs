@@ -1,0 +1,159 @@
+//! The lines of `-o json`: a contract (field names are camelCase and stable). Text output renders the same lines, and
+//! `reconcile --once` beside a live daemon receives them over its socket, so there is one shape for all three.
+
+use serde::{Deserialize, Serialize};
+
+use super::condition::{Condition, Reason};
+use super::event::{Cause, Event};
+use super::id::{KindName, Name, ResourceId};
+use super::problem::{Problem, Severity};
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum Line {
+    Problem(ProblemLine),
+    Step(StepLine),
+    Wait(WaitLine),
+    Resource(ResourceLine),
+    Event(Event),
+    Summary(Summary),
+}
+
+/// A problem, flattened for machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemLine {
+    pub code: String,
+    pub severity: Severity,
+    pub file: String,
+    pub line: u32,
+    pub column: u32,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+    /// The other places involved, such as the first declaration of a duplicate.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub related: Vec<Related>,
+    /// The problem as a person sees it, with the source line and a caret. Filled by whoever still has the source text,
+    /// so that a client of the daemon shows the same thing.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub rendered: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Related {
+    pub file: String,
+    pub line: u32,
+    pub column: u32,
+    pub message: String,
+}
+
+impl From<&Problem> for ProblemLine {
+    fn from(problem: &Problem) -> Self {
+        let at = problem.span();
+        let related = problem.labels[1..].iter().map(|label| Related {
+            file: label.span.file.to_string(),
+            line: label.span.line,
+            column: label.span.column,
+            message: label.text.clone(),
+        });
+        Self {
+            code: problem.code.to_string(),
+            severity: problem.severity,
+            file: at.file.to_string(),
+            line: at.line,
+            column: at.column,
+            message: problem.message.clone(),
+            hint: problem.hint.clone(),
+            related: related.collect(),
+            rendered: String::new(),
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OutcomeWord {
+    /// Planned, not done (output of `plan`).
+    Planned,
+    Changed,
+    Already,
+    Retry,
+    Failed,
+    Unsure,
+}
+
+/// A step: planned by `plan`, or done by `reconcile`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepLine {
+    pub resource: ResourceId,
+    /// `spawn`, `restart`, `stop`, ...
+    pub action: String,
+    pub reason: Reason,
+    pub cause: Cause,
+    /// What exactly, for people: `env.LOG_LEVEL`.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub detail: String,
+    /// `file:line:column` of what asks for it.
+    pub source: String,
+    pub outcome: OutcomeWord,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub message: String,
+    pub duration_ms: u64,
+}
+
+/// Why nothing is done for a resource that is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitLine {
+    pub resource: ResourceId,
+    pub reason: Reason,
+    pub message: String,
+    pub source: String,
+    /// Whether waiting longer can help.
+    pub doomed: bool,
+}
+
+/// One resource, for `get` and `describe`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceLine {
+    pub kind: KindName,
+    pub name: Name,
+    pub source: String,
+    pub generation: u64,
+    pub conditions: Vec<Condition>,
+    /// One word for the table: `Ready`, `NotReady`, `CrashLoop`, `Held`, ...
+    pub phase: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub restarts: Option<u32>,
+    /// Milliseconds since the process started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uptime_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_exit: Option<String>,
+}
+
+/// The last line of every command that looks at the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    pub resources: usize,
+    pub planned: usize,
+    pub changed: usize,
+    pub drift: usize,
+    pub failed: usize,
+    pub waiting: usize,
+    pub held: usize,
+    pub pruned: usize,
+    pub in_sync: bool,
+    pub duration_ms: u64,
+}

@@ -1,0 +1,165 @@
+//! A mistake of a person, as data: stable code, severity, where, what, and what to do. Problems are collected,
+//! never thrown, so that one run reports every one of them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::span::Span;
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// The document cannot be used; what it declares is held at its last good version.
+    Error,
+    /// Worth a look; nothing is held back.
+    Warning,
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+) => {
+        /// The stable code of a problem. Codes are never reused; the doc comment is what `trueup explain CODE` prints.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code { $($(#[doc = $doc])+ $variant,)+ }
+        impl Code {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+            /// The long explanation.
+            pub fn explain(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc, "\n",)+),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A file or folder could not be read. While that is so, nothing is removed.
+    Unreadable = "E0001",
+    /// A file is not UTF-8 text.
+    NotUtf8 = "E0002",
+    /// A file, or the tree as a whole, is larger than the limits allow.
+    TooLarge = "E0003",
+    /// A symbolic link leads out of the manifest folder. Put the file itself into the folder.
+    LeavesRoot = "E0004",
+    /// The manifest folder is missing or holds no Hub, so it cannot be the tree. Nothing is removed.
+    NotATree = "E0005",
+    /// Anyone can write the manifest folder, and so run programs as you. Take the write permission away.
+    UnsafePermissions = "E0006",
+    /// The text is not YAML (or JSON).
+    Syntax = "E0101",
+    /// A field that this kind does not have. A misspelt field would otherwise be silently ignored.
+    UnknownField = "E0102",
+    /// The same key twice in one mapping; YAML readers would silently take the last.
+    DuplicateKey = "E0103",
+    /// A value of the wrong type.
+    WrongType = "E0104",
+    /// A value outside what the field allows.
+    OutOfRange = "E0105",
+    /// A required field is missing.
+    MissingField = "E0106",
+    /// Too deep, too many nodes, or too many aliases in one document.
+    LimitExceeded = "E0107",
+    /// An apiVersion that this version of trueup does not know.
+    UnknownApiVersion = "E0108",
+    /// A kind that this version of trueup does not know.
+    UnknownKind = "E0109",
+    /// Fields that contradict each other, or of which exactly one must be given.
+    Conflict = "E0110",
+    /// Two documents declare the same kind and name. Neither is used.
+    DuplicateIdentity = "E0201",
+    /// A reference to something that no document declares.
+    BadReference = "E0202",
+    /// Dependencies that lead back to themselves, so that nothing could start first.
+    Cycle = "E0203",
+    /// Two services want the same port.
+    PortClash = "E0204",
+    /// More than one Hub; a tree has exactly one.
+    ManyHubs = "E0205",
+    /// Two services want the same route.
+    RouteClash = "E0206",
+    /// Two services register under the same name in services.json.
+    RegistrationClash = "E0207",
+    /// A module folder without a usable `.parachute/module.json`.
+    BadModule = "E0301",
+    /// An envFile that is missing or has a line that is not `KEY=VALUE`.
+    BadEnvFile = "E0302",
+    /// A secret that could not be read (file missing, variable unset, command failed).
+    BadSecret = "E0303",
+    /// The command was not found.
+    CommandNotFound = "E0304",
+    /// The command exists and is not executable.
+    NotExecutable = "E0305",
+    /// The working directory does not exist.
+    BadWorkingDir = "E0306",
+    /// The port is held by a process that is not ours. It is named, and never stopped.
+    PortTaken = "E0307",
+    /// A plan wants to remove more than the budget allows.
+    PruneBudget = "E0401",
+    /// The operating system refused to start the program.
+    SpawnFailed = "E0308",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A place, with what is to be said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    pub span: Span,
+    pub text: String,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub code: Code,
+    pub severity: Severity,
+    pub message: String,
+    /// The first label is where the problem is reported; the others show what it collides with.
+    pub labels: Vec<Label>,
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    pub fn error(code: Code, at: Span, message: impl Into<String>) -> Self {
+        let label = Label { span: at, text: String::new() };
+        Self { code, severity: Severity::Error, message: message.into(), labels: vec![label], hint: None }
+    }
+
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// The words under the caret of the first label.
+    #[must_use]
+    pub fn label(mut self, text: impl Into<String>) -> Self {
+        self.labels[0].text = text.into();
+        self
+    }
+
+    /// Another place involved.
+    #[must_use]
+    pub fn also(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push(Label { span, text: text.into() });
+        self
+    }
+
+    #[must_use]
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        self.hint = Some(text.into());
+        self
+    }
+
+    /// Where it is reported.
+    pub fn span(&self) -> &Span {
+        &self.labels[0].span
+    }
+}

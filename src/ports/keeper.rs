@@ -1,0 +1,166 @@
+//! The keeper as the engine sees it: units, not services. A unit is a process that should run, under a name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Answer, PortError};
+use crate::model::digest::Digest;
+use crate::model::id::Name;
+use crate::model::secret::Secret;
+use crate::model::time::Timestamp;
+use crate::model::unit::{Bytes, Millis};
+
+/// What to run. Two runs with the same digest are the same run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Absolute path of the program.
+    pub program: PathBuf,
+    /// The argument vector, `argv[0]` included.
+    pub argv: Vec<String>,
+    pub dir: PathBuf,
+    /// The whole environment; nothing is inherited by accident.
+    pub env: BTreeMap<String, Secret>,
+    /// Keyed digest of all of the above.
+    pub digest: Digest,
+}
+
+/// How a unit is kept. A change of it needs no restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    pub restart: Restart,
+    pub stop_signal: i32,
+    pub stop_grace: Millis,
+    pub log_max_size: Bytes,
+    /// How many rotated files are kept beside the current one.
+    pub log_keep: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartWhen {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// When and how fast a unit that ended is started again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restart {
+    pub when: RestartWhen,
+    /// Pause before the second attempt in a row; the first restart after a healthy run has none.
+    pub initial: Millis,
+    pub max: Millis,
+    pub factor: u32,
+    /// This many crashes in a row within `window` make a crash loop: from then on one retry every `max`.
+    pub limit: u32,
+    pub window: Millis,
+    /// So long alive (or ready once) makes a run healthy: the count starts anew.
+    pub reset_after: Millis,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// It ended while nobody was its parent; the kernel told nobody how.
+    Unknown,
+    /// It never ran: the system call that starts it failed with this error.
+    NotSpawned(String),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("exit code unknown"),
+            Self::NotSpawned(why) => write!(f, "could not be started: {why}"),
+        }
+    }
+}
+
+/// Where a unit is in its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    Running,
+    /// Told to stop; its process still lives. A wanted successor starts when it is gone.
+    Stopping,
+    /// Crashed; starts again at the given time.
+    Backoff {
+        retry_at: Timestamp,
+    },
+    /// Crashed too often; one attempt at the given time, and so on.
+    Looping {
+        retry_at: Timestamp,
+    },
+    /// Ended, and its policy says not to start it again.
+    Ended,
+    /// Stopped because it was asked to.
+    Stopped,
+}
+
+/// A process as the keeper knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    pub pid: u32,
+    /// Start time in clock ticks since boot (field 22 of `/proc/PID/stat`): pid and this together are never reused.
+    pub start_ticks: u64,
+    pub started: Timestamp,
+}
+
+/// One unit, as the keeper lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unit {
+    pub name: Name,
+    /// Digest of the launch that runs now (or ran last).
+    pub digest: Digest,
+    pub policy: Policy,
+    pub phase: Phase,
+    pub process: Option<Process>,
+    /// Other live processes with this unit's mark that are not its own: left by a keeper that was killed at a bad moment.
+    pub strays: Vec<u32>,
+    /// How often it was started again since it was last healthy or changed.
+    pub crashes: u32,
+    /// How often it was started again in all since the keeper knows it.
+    pub restarts: u32,
+    pub last_exit: Option<Exit>,
+    pub last_exit_at: Option<Timestamp>,
+    /// Told to be ready since its process started.
+    pub ready: bool,
+    /// Whether the keeper knows its launch. Not so for a unit that a new keeper adopted from a killed one: it watches it, and
+    /// cannot start it again until told how.
+    pub known: bool,
+}
+
+/// The verbs of the keeper. All of them are idempotent, and none waits for a process to end.
+pub trait Keeper {
+    /// Every unit, sorted by name. An answer without error is complete.
+    fn list(&self) -> Answer<'_, Result<Vec<Unit>, PortError>>;
+    /// Makes the unit run exactly this: starts it when it does not run, replaces it (stop, then start) when it runs something
+    /// else, only takes the policy when it runs this already, and forgets earlier crashes when the launch is new. With `again`
+    /// it is replaced even if the digest is the same. The answer is the unit right after.
+    fn ensure<'a>(
+        &'a self,
+        name: &'a Name,
+        launch: &'a Launch,
+        policy: &'a Policy,
+        again: bool,
+    ) -> Answer<'a, Result<Unit, PortError>>;
+    /// Starts to stop the unit: signal to its group, then SIGKILL after the grace. `Stopped` follows.
+    fn stop<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>>;
+    /// Tells the keeper that this process answered its probe: what crashes after that is restarted at once.
+    fn ready<'a>(&'a self, name: &'a Name, pid: u32) -> Answer<'a, Result<(), PortError>>;
+    /// Stops the strays of a unit (only processes whose mark is ours).
+    fn stop_strays<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>>;
+    /// Drops a unit that has no process. Its logs stay.
+    fn forget<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>>;
+}

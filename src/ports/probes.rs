@@ -1,0 +1,53 @@
+//! Readiness probes. They run beside the engine; looking at one never waits.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Answer;
+use crate::model::id::Name;
+use crate::model::secret::Secret;
+use crate::model::unit::Millis;
+
+/// How to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// GET; an answer of 200 to 399 is good (as in Kubernetes).
+    Http { port: u16, path: String, headers: BTreeMap<String, String> },
+    /// A connection can be opened.
+    Tcp { port: u16 },
+    /// The command exits with 0.
+    Exec { program: PathBuf, argv: Vec<String>, dir: PathBuf, env: BTreeMap<String, Secret> },
+}
+
+/// A probe on one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub ask: Ask,
+    /// Before the first attempt.
+    pub delay: Millis,
+    /// Between attempts once it has succeeded; while it has not, attempts are dense (see the adapter).
+    pub period: Millis,
+    pub timeout: Millis,
+    pub success_threshold: u32,
+    pub failure_threshold: u32,
+}
+
+/// What a probe knows now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No answer yet, good or bad.
+    Pending,
+    Good,
+    /// What went wrong last.
+    Bad(String),
+}
+
+/// Probes by unit. A probe belongs to one process: another pid starts it anew.
+pub trait Probes {
+    /// Makes this the unit's probe on this process, and says what it knows. The same probe on the same process goes on.
+    fn watch(&self, name: &Name, pid: u32, probe: &Probe) -> Verdict;
+    /// Ends the unit's probe, if it has one.
+    fn drop_probe(&self, name: &Name);
+    /// Ends when every probe has had one answer, or the time is over: for commands that look once.
+    fn settle(&self, at_most: Millis) -> Answer<'_, ()>;
+}

@@ -1,0 +1,95 @@
+//! [`World`], the bundle of all ports, and its two faces: [`Look`] cannot change anything, [`Hand`] can.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::PortError;
+use super::clock::{Clock, Dice};
+use super::files::Files;
+use super::keeper::{Keeper, Unit};
+use super::probes::Probes;
+use super::registry::{Registry, Row};
+use super::secrets::Secrets;
+use super::sockets::{Listeners, Sockets};
+use super::store::Store;
+
+/// Facts about where we run; they do not change while we do.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The state folder.
+    pub state: PathBuf,
+    /// The PATH in which commands are looked up and which modules get.
+    pub path: String,
+    /// Other variables of our own environment that modules get (HOME, LANG, ...).
+    pub inherited: Vec<(String, String)>,
+}
+
+/// Everything outside.
+#[derive(Clone)]
+pub struct World {
+    pub place: Place,
+    pub clock: Rc<dyn Clock>,
+    pub dice: Rc<dyn Dice>,
+    pub files: Rc<dyn Files>,
+    pub keeper: Rc<dyn Keeper>,
+    pub sockets: Rc<dyn Sockets>,
+    pub registry: Rc<dyn Registry>,
+    pub secrets: Rc<dyn Secrets>,
+    pub probes: Rc<dyn Probes>,
+    pub store: Rc<dyn Store>,
+}
+
+/// One look at what is shared by all resources, taken at the start of a tick.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub units: Result<Vec<Unit>, PortError>,
+    pub listeners: Result<Listeners, PortError>,
+    pub rows: Result<Vec<Row>, PortError>,
+    /// The folder that holds services.json; modules get it as `PARACHUTE_HOME`.
+    pub home: PathBuf,
+    pub key: [u8; 32],
+}
+
+/// What an observer gets: it can look, and cannot act by accident.
+pub struct Look<'a> {
+    pub facts: &'a Facts,
+    world: &'a World,
+}
+
+impl<'a> Look<'a> {
+    pub fn new(world: &'a World, facts: &'a Facts) -> Self {
+        Self { facts, world }
+    }
+    pub fn place(&self) -> &'a Place {
+        &self.world.place
+    }
+    pub fn files(&self) -> &'a dyn Files {
+        &*self.world.files
+    }
+    pub fn secrets(&self) -> &'a dyn Secrets {
+        &*self.world.secrets
+    }
+    pub fn probes(&self) -> &'a dyn Probes {
+        &*self.world.probes
+    }
+}
+
+/// What an action gets.
+pub struct Hand<'a> {
+    world: &'a World,
+}
+
+impl<'a> Hand<'a> {
+    pub fn new(world: &'a World) -> Self {
+        Self { world }
+    }
+    pub fn keeper(&self) -> &'a dyn Keeper {
+        &*self.world.keeper
+    }
+    pub fn registry(&self) -> &'a dyn Registry {
+        &*self.world.registry
+    }
+    pub fn probes(&self) -> &'a dyn Probes {
+        &*self.world.probes
+    }
+}
