@@ -2,9 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-/// One folder per kind.
-pub mod kinds;
+/// Text to located documents; collects problems, never fails.
+pub mod document;
 /// Nouns everyone may use: ids, units, time, problems, observations, conditions, secrets.
 pub mod model;
-/// What we ask of the outside world, as traits.
+/// What we ask of the outside world, as traits, and `World`, the bundle of them.
 pub mod ports;

@@ -26,6 +26,24 @@ pub enum Exit {
     Usage = 64,
 }
 
+impl Exit {
+    /// The word of this code in `{"type":"error","code":...}`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Error => "error",
+            Self::Changes => "changes",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::Locked => "locked",
+            Self::TimedOut => "timedOut",
+            Self::Partial => "partial",
+            Self::Cancelled => "cancelled",
+            Self::Usage => "usage",
+        }
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

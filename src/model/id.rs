@@ -68,7 +68,8 @@ impl JsonSchema for Name {
         json_schema!({
             "type": "string",
             "pattern": NAME_PATTERN,
-            "description": "A DNS label: lower-case letters, digits and '-', 1 to 63 characters."
+            "description": "A DNS label: lower-case letters, digits and '-', 1 to 63 characters.",
+            "errorMessage": BadName.to_string()
         })
     }
 }

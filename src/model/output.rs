@@ -15,8 +15,14 @@ pub enum Line {
     Problem(ProblemLine),
     Step(StepLine),
     Wait(WaitLine),
+    /// Everything that is waited for now. A pass that waits sends it whenever it differs from the one before; an empty one
+    /// ends the waiting.
+    Waiting(Waiting),
     Resource(ResourceLine),
+    Description(Box<Description>),
     Event(Event),
+    Log(LogLine),
+    Error(ErrorLine),
     Summary(Summary),
 }
 
@@ -118,6 +124,13 @@ pub struct WaitLine {
     pub doomed: bool,
 }
 
+/// The whole set of what is waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    pub waits: Vec<WaitLine>,
+}
+
 /// One resource, for `get` and `describe`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -140,6 +153,61 @@ pub struct ResourceLine {
     pub uptime_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_exit: Option<String>,
+}
+
+/// Everything known of one resource, for `describe`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Description {
+    pub resource: ResourceLine,
+    /// The spec as the file gives it; secrets appear as the references they are in the file.
+    pub spec: serde_json::Value,
+    pub depends_on: Vec<DependencyLine>,
+    /// Who depends on it.
+    pub required_by: Vec<ResourceId>,
+    /// Oldest first.
+    pub events: Vec<Event>,
+    /// The last lines of its output, oldest first.
+    pub log: Vec<LogLine>,
+}
+
+/// One dependency and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DependencyLine {
+    pub resource: ResourceId,
+    /// `started`, `ready` or `completed`.
+    pub condition: String,
+    pub met: bool,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub message: String,
+}
+
+/// One line of a unit's output, its parts joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    pub unit: String,
+    /// RFC 3339, as the keeper wrote it.
+    pub at: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Bytes that are no UTF-8 are written as `\xNN`.
+    pub text: String,
+}
+
+/// Why a command ended with another exit code than 0 or 2.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorLine {
+    /// The exit code as a word: `error`, `invalid`, `refused`, `locked`, `timedOut`, `partial`, `cancelled`, `usage`.
+    pub code: String,
+    pub message: String,
+    /// What led to it, nearest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub causes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
 }
 
 /// The last line of every command that looks at the tree.

@@ -42,13 +42,14 @@ fn read(text: &str, units: &[(&str, u64)], wanted: &'static str) -> Result<u64, 
 
 /// Writes with the largest unit that divides, so that reading it back gives the same value.
 fn write(value: u64, units: &[(&str, u64)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let fits = units.iter().rev().find(|(_, factor)| value >= *factor && value % factor == 0);
+    let fits = units.iter().rev().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor));
     let (unit, factor) = fits.unwrap_or(&units[0]);
     f.pad(&format!("{}{unit}", value / factor))
 }
 
+/// The patterns allow so many digits that no value overflows 64 bits in its largest unit.
 macro_rules! textual {
-    ($type:ident, $pattern:literal, $wanted:literal, $example:literal, $read:expr, $write:expr) => {
+    ($type:ident, $pattern:literal, $sentence:literal, $example:literal, $read:expr, $write:expr) => {
         impl FromStr for $type {
             type Err = BadUnit;
             fn from_str(text: &str) -> Result<Self, BadUnit> {
@@ -79,7 +80,9 @@ macro_rules! textual {
                 stringify!($type).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern, "examples": [$example] })
+                json_schema!({
+                    "type": "string", "pattern": $pattern, "examples": [$example], "errorMessage": $sentence
+                })
             }
         }
     };
@@ -91,16 +94,16 @@ const PERCENT_WORDS: &str = "a share from 0% to 100%";
 
 textual!(
     Millis,
-    "^[0-9]{1,12}(ms|s|m|h|d)$",
-    "a duration",
+    "^[0-9]{1,11}(ms|s|m|h|d)$",
+    "a duration is written 200ms, 5s, 10m, 24h or 7d",
     "5s",
     |t| read(t, &TIMES, TIME_WORDS).map(Millis),
     |v: &Millis, f| write(v.0, &TIMES, f)
 );
 textual!(
     Bytes,
-    "^[0-9]{1,12}(B|KiB|MiB|GiB)$",
-    "a size",
+    "^[0-9]{1,10}(B|KiB|MiB|GiB)$",
+    "a size is written 512B, 64KiB, 10MiB or 1GiB",
     "10MiB",
     |t| read(t, &SIZES, SIZE_WORDS).map(Bytes),
     |v: &Bytes, f| write(v.0, &SIZES, f)
@@ -108,7 +111,7 @@ textual!(
 textual!(
     Percent,
     "^(100|[0-9]{1,2})%$",
-    "a share",
+    "a share is written 0% to 100%",
     "20%",
     |t: &str| {
         let bad = || BadUnit { text: t.to_owned(), wanted: PERCENT_WORDS };

@@ -7,8 +7,10 @@ use crate::model::problem::Problem;
 use crate::model::source::SourceFile;
 
 /// The whole tree as one look gave it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
+    /// The manifest folder as shown to people.
+    pub root: Arc<str>,
     /// Sorted by path.
     pub files: Vec<SourceFile>,
     /// What could not be read. While this is not empty nothing is removed.
