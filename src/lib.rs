@@ -8,3 +8,5 @@ pub mod document;
 pub mod model;
 /// What we ask of the outside world, as traits, and `World`, the bundle of them.
 pub mod ports;
+/// One folder per kind, the same files in each.
+pub mod kinds;

@@ -1,3 +1,91 @@
 //! One folder per kind, the same files in each.
 pub mod hub;
+pub mod schema;
 pub mod service;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use self::hub::spec::HubSpec;
+use self::service::spec::ServiceSpec;
+use crate::document::Document;
+use crate::model::id::KindName;
+use crate::model::problem::{Code, Problem};
+
+// Reading: from documents to specs.
+
+/// What a document asks for, valid by itself: whatever one document can say wrong has been said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    Hub(Arc<HubSpec>),
+    Service(Arc<ServiceSpec>),
+}
+
+impl Spec {
+    /// Reads the document's spec by its kind. With a mistake, which goes to `problems`, there is none.
+    pub fn read(document: &Document, problems: &mut Vec<Problem>) -> Option<Self> {
+        let before = problems.len();
+        let spec = match document.id.kind {
+            KindName::Hub => {
+                let spec: HubSpec = typed(document, problems)?;
+                hub::check::check(document, &spec, problems);
+                Self::Hub(Arc::new(spec))
+            }
+            KindName::Service => {
+                let spec: ServiceSpec = typed(document, problems)?;
+                service::check::check(document, &spec, problems);
+                Self::Service(Arc::new(spec))
+            }
+        };
+        (problems.len() == before).then_some(spec)
+    }
+
+    pub fn as_hub(&self) -> Option<&HubSpec> {
+        match self {
+            Self::Hub(spec) => Some(spec),
+            Self::Service(_) => None,
+        }
+    }
+
+    pub fn as_service(&self) -> Option<&ServiceSpec> {
+        match self {
+            Self::Service(spec) => Some(spec),
+            Self::Hub(_) => None,
+        }
+    }
+}
+
+/// The schema has been checked before, so this fails only where a type is stricter than its schema, or for a document
+/// that an older version of trueup stored.
+fn typed<T: serde::de::DeserializeOwned>(document: &Document, problems: &mut Vec<Problem>) -> Option<T> {
+    serde_json::from_str(document.spec_json())
+        .map_err(|error| {
+            let at = document.key_at("/spec");
+            problems.push(Problem::error(Code::OutOfRange, at, format!("the spec cannot be used: {error}")));
+        })
+        .ok()
+}
+
+// Acting: what the steps of all kinds come to.
+
+/// One action of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The ledger learns the Hub's settings; that is all there is to do.
+    AcceptHub,
+    /// The ledger lets go of a Hub that is no longer declared.
+    ReleaseHub,
+    Service(service::plan::Action),
+}
+
+impl Action {
+    /// Its name in plans, journals and output.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::AcceptHub => "accept",
+            Self::ReleaseHub => "release",
+            Self::Service(action) => action.word(),
+        }
+    }
+}

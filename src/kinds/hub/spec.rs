@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::unit::{Millis, Percent};
 
+const ORIGIN: &str = "an origin is http:// or https:// and a host, without a path, such as https://hub.example.org";
+
 /// The settings of the tree. Exactly one Hub stands in a tree; it is also the proof that a folder is the tree, so that an
 /// empty or wrong folder never looks like "remove everything".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -12,13 +14,16 @@ use crate::model::unit::{Millis, Percent};
 pub struct HubSpec {
     /// Address and port of the hub. Modules learn their hub's origin from it when `origin` is not given.
     #[schemars(regex(pattern = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"))]
+    #[schemars(extend("errorMessage" = "an address is a host and a port, such as 127.0.0.1:1939 or [::1]:1939"))]
     pub listen: String,
     /// The public origin of the hub (the issuer of tokens), given to modules as `PARACHUTE_HUB_ORIGIN`.
     /// Default: `http://` and `listen`.
     #[schemars(regex(pattern = r"^https?://[^/\s]+$"))]
+    #[schemars(extend("errorMessage" = ORIGIN))]
     pub origin: Option<String>,
     /// Further origins under which people reach the hub, given to modules as `PARACHUTE_HUB_ORIGINS`.
     #[schemars(inner(regex(pattern = r"^https?://[^/\s]+$")))]
+    #[schemars(extend("errorMessage" = ORIGIN))]
     pub accepted_origins: Vec<String>,
     /// The ports that `port: auto` chooses from.
     pub port_range: PortRange,

@@ -1,2 +1,13 @@
-//! A Service: one supervised module.
+//! A Service is one supervised module. It needs the Services it depends on, and offers them how far it has come
+//! ([`plan::Standing`]). The keeper owns its liveness (restarting what crashed); this kind owns intent: up or down, with which
+//! command, environment and port, and whether its row in services.json says the same.
+
+pub mod apply;
+pub mod check;
+pub mod inputs;
+pub mod module;
+pub mod observe;
+pub mod plan;
 pub mod spec;
+#[cfg(test)]
+mod tests;

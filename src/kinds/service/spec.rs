@@ -10,6 +10,9 @@ use crate::model::id::Name;
 use crate::model::unit::{Bytes, Millis};
 use crate::ports::keeper::RestartWhen;
 
+const PATH: &str = "a path begins with / and has no spaces";
+const VARIABLE: &str = "a variable's name has letters, digits and '_', and does not begin with a digit";
+
 /// One supervised module: a program that is started, kept running, and restarted when what it was started with changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -24,10 +27,12 @@ pub struct ServiceSpec {
     pub working_dir: Option<String>,
     /// Environment variables. The environment is exactly: PATH, HOME, USER, LANG and TZ of trueup itself, the variables of the
     /// hub, the envFiles, this, `secretEnv`, and PORT; later ones win.
+    #[schemars(extend("errorMessage" = VARIABLE))]
     pub env: BTreeMap<EnvName, String>,
     /// Files with lines `KEY=VALUE`, relative to this file; later files win over earlier ones, and `env` wins over both.
     pub env_file: Vec<String>,
     /// Environment variables whose values are secret. They appear in no plan, event or log.
+    #[schemars(extend("errorMessage" = VARIABLE))]
     pub secret_env: BTreeMap<EnvName, SecretRef>,
     /// The TCP port the module must listen on: a number, or `auto` to have a free one chosen once and kept. It is given to the
     /// program as PORT, and it is the authority: what the module or services.json say is corrected to it.
@@ -38,7 +43,8 @@ pub struct ServiceSpec {
     pub registers_as: Option<String>,
     /// Where the module is mounted under the hub's origin.
     pub routes: Vec<Route>,
-    /// When the module counts as ready. Default: its port accepts connections; without a port, it runs.
+    /// When the module counts as ready. Default: its port accepts connections; without a port,
+    /// it has run for a second.
     pub readiness: Option<Readiness>,
     /// What happens when the program ends by itself.
     pub restart: RestartSpec,
@@ -109,7 +115,7 @@ impl JsonSchema for Port {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
     /// The path under the hub's origin, such as `/vault`.
-    #[schemars(regex(pattern = r"^/\S*$"))]
+    #[schemars(regex(pattern = r"^/\S*$"), extend("errorMessage" = PATH))]
     pub path: String,
     /// Whether the path is removed before the module sees the request.
     #[serde(default)]
@@ -164,7 +170,7 @@ pub struct Readiness {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpProbe {
     /// The path to ask for.
-    #[schemars(regex(pattern = r"^/\S*$"))]
+    #[schemars(regex(pattern = r"^/\S*$"), extend("errorMessage" = PATH))]
     pub path: String,
     /// Another port than the service's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

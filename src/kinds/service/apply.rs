@@ -1,0 +1,87 @@
+//! Does one action. No decisions here: every action is idempotent, short, and answers what came of it.
+
+use super::inputs::{Inputs, WantedRow};
+use super::plan::Action;
+use crate::model::id::Name;
+use crate::ports::keeper::{Exit, Unit};
+use crate::ports::{Hand, PortError};
+
+/// What came of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; the unit as it is now, where the action has one.
+    Changed(Option<Box<Unit>>),
+    /// It was so already.
+    Already,
+    /// Not done; later it may work.
+    Retry(String),
+    /// Not done, and will not work until something else changes.
+    Never(String),
+    /// It may or may not have been done.
+    Unsure(String),
+}
+
+impl From<PortError> for Outcome {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Retry(why) => Self::Retry(why),
+            PortError::Never(why) => Self::Never(why),
+            PortError::Unsure(why) => Self::Unsure(why),
+        }
+    }
+}
+
+/// Does it.
+pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
+    match action {
+        Action::Spawn(inputs) | Action::Update(inputs) => ensure(hand, name, inputs, false).await,
+        Action::Restart { inputs, again } => ensure(hand, name, inputs, *again).await,
+        Action::Stop => {
+            hand.probes().drop_probe(name);
+            done(hand.keeper().stop(name).await)
+        }
+        Action::StopStrays => done(hand.keeper().stop_strays(name).await),
+        Action::PutRow { home, row } => put_row(hand, home, row),
+        Action::Accept => Outcome::Changed(None),
+        Action::Release { home, row } => release(hand, name, home.as_deref(), row.as_deref()).await,
+    }
+}
+
+async fn ensure(hand: &Hand<'_>, name: &Name, inputs: &Inputs, again: bool) -> Outcome {
+    match hand.keeper().ensure(name, &inputs.launch, &inputs.policy, again).await {
+        Ok(unit) => match (&unit.process, &unit.last_exit) {
+            // The keeper keeps trying; that this attempt failed is still worth a line.
+            (None, Some(Exit::NotSpawned(why))) => Outcome::Retry(format!("could not be started: {why}")),
+            _ => Outcome::Changed(Some(Box::new(unit))),
+        },
+        Err(error) => error.into(),
+    }
+}
+
+fn done(result: Result<(), PortError>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Changed(None),
+        Err(error) => error.into(),
+    }
+}
+
+fn put_row(hand: &Hand<'_>, home: &std::path::Path, row: &WantedRow) -> Outcome {
+    match hand.registry().put(home, &row.name, &row.fields, &row.seed) {
+        Ok(true) => Outcome::Changed(None),
+        Ok(false) => Outcome::Already,
+        Err(error) => error.into(),
+    }
+}
+
+async fn release(hand: &Hand<'_>, name: &Name, home: Option<&std::path::Path>, row: Option<&str>) -> Outcome {
+    hand.probes().drop_probe(name);
+    if let Err(error) = hand.keeper().forget(name).await {
+        return error.into();
+    }
+    if let (Some(home), Some(row)) = (home, row)
+        && let Err(error) = hand.registry().remove(home, row)
+    {
+        return error.into();
+    }
+    Outcome::Changed(None)
+}

@@ -1,0 +1,262 @@
+//! What a Service can say wrong that no schema can tell, and what it comes to together with its module.json. Pure.
+
+use super::module::Module;
+use super::spec::{Port, Readiness, Route, ServiceSpec};
+use crate::document::Document;
+use crate::document::near::listed;
+use crate::model::problem::{Code, Problem};
+
+/// The variable that carries the port into a module.
+const PORT: &str = "PORT";
+
+/// Looks at everything that one document says.
+pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem>) {
+    let mut look = Look { document, problems };
+    look.what_runs(spec);
+    look.readiness(spec);
+    look.restart(spec);
+    look.environment(spec);
+    look.routes(spec);
+    look.dependencies(spec);
+}
+
+struct Look<'a> {
+    document: &'a Document,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Look<'_> {
+    /// An error at the value.
+    fn at(&self, code: Code, pointer: &str, message: impl Into<String>) -> Problem {
+        Problem::error(code, self.document.value_at(pointer), message)
+    }
+
+    /// An error at the key.
+    fn at_key(&self, code: Code, pointer: &str, message: impl Into<String>) -> Problem {
+        Problem::error(code, self.document.key_at(pointer), message)
+    }
+
+    fn push(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    fn what_runs(&mut self, spec: &ServiceSpec) {
+        match (&spec.command, &spec.module) {
+            (Some(_), Some(_)) => {
+                let message = "`spec` has both `command` and `module`; exactly one says what runs";
+                let problem = self
+                    .at_key(Code::Conflict, "/spec/command", message)
+                    .label("`command` is given here")
+                    .also(self.document.key_at("/spec/module"), "and `module` here")
+                    .hint("keep `command`, or keep `module` and let its module.json supply the command");
+                self.push(problem);
+            }
+            (None, None) => {
+                let message = "`spec` needs exactly one of `command` and `module`";
+                let problem = self
+                    .at_key(Code::Conflict, "/spec", message)
+                    .label("nothing here says what runs")
+                    .hint("add `command: [program, argument]`, or `module: ./folder` with a .parachute/module.json");
+                self.push(problem);
+            }
+            (Some(command), None) if command.first().is_some_and(String::is_empty) => {
+                let problem = self.at(Code::OutOfRange, "/spec/command/0", "the program of `spec.command` is empty");
+                self.push(problem);
+            }
+            (None, Some(module)) if module.is_empty() => {
+                let problem = self.at(Code::OutOfRange, "/spec/module", "`spec.module` is empty");
+                self.push(problem.hint("write `.` for the folder of this file"));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+        if let Some(words) = spec.command.as_ref().filter(|words| words.len() == 1) {
+            // The most common slip: a whole command line as one word. A program with a blank in its path is rare.
+            let line = &words[0];
+            if line.contains(' ') && !line.starts_with(['/', '.']) {
+                let parts: Vec<&str> = line.split_whitespace().collect();
+                let problem = self
+                    .at(
+                        Code::OutOfRange,
+                        "/spec/command/0",
+                        format!("the program of `spec.command` cannot be `{line}`"),
+                    )
+                    .label("no shell takes this apart")
+                    .hint(format!("one item for each word: [{}]", parts.join(", ")));
+                self.push(problem);
+            }
+        }
+    }
+
+    fn readiness(&mut self, spec: &ServiceSpec) {
+        let Some(readiness) = &spec.readiness else { return };
+        let given = given_probes(readiness);
+        match given[..] {
+            [] => {
+                let message = "`spec.readiness` needs exactly one of `http`, `tcp` and `exec`";
+                let problem = self
+                    .at_key(Code::Conflict, "/spec/readiness", message)
+                    .label("none of them is given")
+                    .hint("for a plain check that the port answers, write `tcp: {}`");
+                self.push(problem);
+            }
+            [_] => {}
+            [first, ref more @ ..] => {
+                let key = |name: &str| self.document.key_at(&format!("/spec/readiness/{name}"));
+                let message =
+                    format!("`spec.readiness` has {}; exactly one of them decides", listed(given.clone(), "and", 3));
+                let mut problem =
+                    Problem::error(Code::Conflict, key(first), message).label(format!("`{first}` is given here"));
+                for name in more {
+                    problem = problem.also(key(name), format!("and `{name}` here"));
+                }
+                self.push(problem);
+            }
+        }
+        // With a module, the port may come from its module.json.
+        let own_port = spec.port.is_some() || spec.module.is_some();
+        let portless = [
+            ("http", readiness.http.as_ref().is_some_and(|probe| probe.port.is_none())),
+            ("tcp", readiness.tcp.as_ref().is_some_and(|probe| probe.port.is_none())),
+        ];
+        for (name, _) in portless.into_iter().filter(|(_, missing)| *missing && !own_port) {
+            let message = format!("`spec.readiness.{name}` has no port to ask");
+            let problem = self
+                .at_key(Code::MissingField, &format!("/spec/readiness/{name}"), message)
+                .label("the service has no port of its own")
+                .hint("add `port: auto` to the spec, or `port:` to the probe");
+            self.push(problem);
+        }
+    }
+
+    fn restart(&mut self, spec: &ServiceSpec) {
+        let backoff = &spec.restart.backoff;
+        if backoff.initial > backoff.max {
+            let message =
+                format!("`spec.restart.backoff` begins with {} and may not pass {}", backoff.initial, backoff.max);
+            let problem = self
+                .at(Code::Conflict, "/spec/restart/backoff/initial", message)
+                .label("the first pause")
+                .also(self.document.value_at("/spec/restart/backoff/max"), "is longer than the longest one")
+                .hint("make `max` at least as long as `initial`");
+            self.push(problem);
+        }
+        if backoff.initial.0 == 0 {
+            let message = "`spec.restart.backoff.initial` cannot be nothing: a program that dies at once would spin";
+            let problem = self.at(Code::OutOfRange, "/spec/restart/backoff/initial", message);
+            self.push(problem.hint("the default is 100ms"));
+        }
+    }
+
+    fn environment(&mut self, spec: &ServiceSpec) {
+        let port = |names: Vec<&str>| names.into_iter().any(|name| name == PORT);
+        let own = [
+            ("env", port(spec.env.keys().map(|name| name.0.as_str()).collect())),
+            ("secretEnv", port(spec.secret_env.keys().map(|name| name.0.as_str()).collect())),
+        ];
+        for (field, _) in own.into_iter().filter(|(_, there)| *there) {
+            let message = "PORT is given by trueup; set `spec.port`";
+            let problem = self.at_key(Code::Conflict, &format!("/spec/{field}/{PORT}"), message);
+            let hint = match spec.env.iter().find(|(name, _)| name.0 == PORT) {
+                Some((_, value)) if value.parse::<u16>().is_ok() => {
+                    format!("remove it, and write `port: {value}` in the spec")
+                }
+                _ => "remove it, and write `port: auto` or a number in the spec".to_owned(),
+            };
+            self.push(problem.hint(hint));
+        }
+        for name in spec.env.keys().filter(|name| spec.secret_env.contains_key(*name)) {
+            let message = format!("`{}` is given twice, in `env` and in `secretEnv`", name.0);
+            let problem = self
+                .at_key(Code::Conflict, &format!("/spec/secretEnv/{}", name.0), message)
+                .label("here as a secret")
+                .also(self.document.key_at(&format!("/spec/env/{}", name.0)), "and here in the open")
+                .hint("keep one of them");
+            self.push(problem);
+        }
+    }
+
+    fn routes(&mut self, spec: &ServiceSpec) {
+        for (index, route) in spec.routes.iter().enumerate() {
+            let same = |other: &&Route| mount(&other.path) == mount(&route.path);
+            let Some(before) = spec.routes[..index].iter().position(|other| same(&other)) else { continue };
+            let message = format!("the route `{}` stands twice in one service", mount(&route.path));
+            let problem = self
+                .at(Code::RouteClash, &format!("/spec/routes/{index}/path"), message)
+                .label("again here")
+                .also(self.document.value_at(&format!("/spec/routes/{before}/path")), "first here");
+            self.push(problem);
+        }
+        if !spec.routes.is_empty() && spec.port.is_none() && spec.module.is_none() {
+            let message = "`spec.routes` leads to a service without a port";
+            let problem =
+                self.at_key(Code::MissingField, "/spec/routes", message).label("requests would have nowhere to go");
+            self.push(problem.hint("add `port: auto` to the spec"));
+        }
+    }
+
+    fn dependencies(&mut self, spec: &ServiceSpec) {
+        for (index, dependency) in spec.depends_on.iter().enumerate() {
+            let pointer = format!("/spec/dependsOn/{index}/service");
+            if dependency.service == self.document.id.name {
+                let message = format!("{} depends on itself", self.document.id);
+                let problem = self.at(Code::Cycle, &pointer, message);
+                self.push(problem.hint("remove this dependency"));
+            }
+            let before = spec.depends_on[..index].iter().position(|other| other.service == dependency.service);
+            if let Some(before) = before {
+                let message = format!("`{}` stands twice in `spec.dependsOn`", dependency.service);
+                let problem = self
+                    .at(Code::Conflict, &pointer, message)
+                    .label("again here")
+                    .also(self.document.value_at(&format!("/spec/dependsOn/{before}/service")), "first here")
+                    .hint("keep the one with the condition you mean");
+                self.push(problem);
+            }
+        }
+    }
+}
+
+fn given_probes(readiness: &Readiness) -> Vec<&'static str> {
+    let all =
+        [("http", readiness.http.is_some()), ("tcp", readiness.tcp.is_some()), ("exec", readiness.exec.is_some())];
+    all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+}
+
+/// A route's path as it is compared: without a slash at the end.
+pub fn mount(path: &str) -> &str {
+    match path.trim_end_matches('/') {
+        "" => "/",
+        trimmed => trimmed,
+    }
+}
+
+// What stands in the spec wins over what its module.json supplies.
+
+/// The port the service asks for.
+pub fn effective_port(spec: &ServiceSpec, module: Option<&Module>) -> Option<Port> {
+    spec.port.or_else(|| module.map(|module| Port::Fixed(module.port)))
+}
+
+/// The command to run; `None` when the module.json has none.
+pub fn effective_command<'a>(spec: &'a ServiceSpec, module: Option<&'a Module>) -> Option<&'a [String]> {
+    let own = spec.command.as_deref();
+    own.or_else(|| module.and_then(|module| module.start_cmd.as_deref()))
+}
+
+/// The name of the service's row in services.json.
+pub fn effective_registration<'a>(spec: &'a ServiceSpec, module: Option<&'a Module>) -> Option<&'a str> {
+    let own = spec.registers_as.as_deref();
+    own.or_else(|| module.map(|module| module.manifest_name.as_str()))
+}
+
+/// The routes: the spec's own, else one for each path of its module.json.
+pub fn effective_routes(spec: &ServiceSpec, module: Option<&Module>) -> Vec<Route> {
+    let Some(module) = module.filter(|_| spec.routes.is_empty()) else { return spec.routes.clone() };
+    let route = |path: &String| Route {
+        path: path.clone(),
+        strip_prefix: module.strip_prefix,
+        websocket: module.websocket,
+        exposure: Default::default(),
+    };
+    module.paths.iter().map(route).collect()
+}

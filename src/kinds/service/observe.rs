@@ -1,0 +1,320 @@
+//! What is seen of a Service: its unit at the keeper, its inputs, who listens on its port, its row, its probe's last word.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::inputs::{self, Found, Inputs, Setting, WantedRow};
+use super::spec::SecretRef;
+use crate::document::Document;
+use crate::model::digest::Digest;
+use crate::model::id::Name;
+use crate::model::observed::Observed;
+use crate::model::problem::{Code, Problem};
+use crate::model::secret::Secret;
+use crate::model::time::Timestamp;
+use crate::model::unit::Millis;
+use crate::ports::Look;
+use crate::ports::files::{FileError, Program};
+use crate::ports::keeper::{Phase, Unit};
+use crate::ports::probes::Verdict;
+use crate::ports::sockets::Holder;
+
+/// How we find a service again, and what it was last started with. The only stored type of this kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Record {
+    /// The port it was given; an `auto` port is chosen once and stays.
+    pub port: Option<u16>,
+    /// See [`Inputs::parts`].
+    pub parts: BTreeMap<String, Digest>,
+    /// The process started last: pid and start time (clock ticks since boot).
+    pub process: Option<(u32, u64)>,
+    /// The module.json it was started with: path and text.
+    pub module: Option<(PathBuf, String)>,
+    /// The row in services.json that we keep.
+    pub row: Option<String>,
+    /// The PARACHUTE_HOME in which that row stands.
+    pub home: Option<String>,
+}
+
+/// Who is on a service's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortHolder {
+    /// Nobody, or the service itself.
+    Fine,
+    /// Another service of ours, which will be corrected by its own plan.
+    Unit(String),
+    /// Somebody else. Never stopped.
+    Stranger(Holder),
+    /// The socket tables could not be read.
+    Unknown(String),
+}
+
+/// The service's row in services.json.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowState {
+    /// It has none, or it is as wanted.
+    Fine,
+    Missing(WantedRow),
+    /// It says another port; the text is what it says.
+    Drifted(WantedRow, String),
+    /// It says another port, and another row holds the wanted one: surfaced, not overwritten.
+    Conflict(String),
+    Unknown(String),
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub unit: Option<Unit>,
+    /// `None` for a service that is only to be stopped: what it would be started with does not matter then.
+    pub inputs: Option<Result<Inputs, Box<Problem>>>,
+    pub holder: PortHolder,
+    /// Ports on which the service's own processes listen; empty when unknown.
+    pub listens: Vec<u16>,
+    pub row: RowState,
+    pub verdict: Verdict,
+    /// How long its process has been up.
+    pub uptime: Millis,
+}
+
+/// Looks at one service.
+pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, wall: Timestamp) -> Observed<State> {
+    let units = match &look.facts.units {
+        Ok(units) => units,
+        Err(error) => return Observed::Unknown(format!("the keeper did not answer: {error}")),
+    };
+    let unit = units.iter().find(|u| u.name == *setting.name).cloned();
+    let inputs = resolve(look, document, setting).await.map_err(Box::new);
+    let group = unit.as_ref().and_then(|u| u.process.as_ref()).map(|p| p.pid);
+    let (holder, listens) = port_facts(look, units, setting.port, group);
+    let row = match &inputs {
+        Ok(inputs) => row_state(look, inputs.row.as_ref()),
+        Err(_) => RowState::Fine,
+    };
+    let verdict = verdict(look, setting.name, unit.as_ref(), Some(&inputs));
+    let started = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(wall, |p| p.started);
+    let uptime = Millis(u64::try_from(wall.0 - started.0).unwrap_or(0));
+    Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, verdict, uptime })
+}
+
+/// What is seen of a service that is only to be stopped: its unit is all that matters.
+pub fn observe_unit(look: &Look<'_>, name: &Name) -> Observed<State> {
+    let unit = match &look.facts.units {
+        Err(error) => return Observed::Unknown(format!("the keeper did not answer: {error}")),
+        Ok(units) => units.iter().find(|u| u.name == *name).cloned(),
+    };
+    if unit.is_none() {
+        return Observed::Absent;
+    }
+    Observed::Present(State {
+        unit,
+        inputs: None,
+        holder: PortHolder::Fine,
+        listens: Vec::new(),
+        row: RowState::Fine,
+        verdict: Verdict::Pending,
+        uptime: Millis(0),
+    })
+}
+
+/// The last word of the probe on the process that runs now. Asking for it starts the probe.
+pub fn verdict(
+    look: &Look<'_>,
+    name: &Name,
+    unit: Option<&Unit>,
+    inputs: Option<&Result<Inputs, Box<Problem>>>,
+) -> Verdict {
+    let running = unit.filter(|u| u.phase == Phase::Running).and_then(|u| u.process.as_ref());
+    match (running, inputs) {
+        (Some(process), Some(Ok(inputs))) => match &inputs.probe {
+            Some(probe) => look.probes().watch(name, process.pid, probe),
+            None => Verdict::Good,
+        },
+        // The inputs are broken: what runs was started with earlier ones, so its probe goes on unasked.
+        (Some(_), _) => Verdict::Pending,
+        (None, _) => {
+            look.probes().drop_probe(name);
+            Verdict::Pending
+        }
+    }
+}
+
+fn port_facts(look: &Look<'_>, units: &[Unit], port: Option<u16>, group: Option<u32>) -> (PortHolder, Vec<u16>) {
+    let listeners = match &look.facts.listeners {
+        Ok(listeners) => listeners,
+        Err(error) => return (PortHolder::Unknown(error.to_string()), Vec::new()),
+    };
+    let listens = group.map(|g| listeners.of_group(g)).unwrap_or_default();
+    let Some(foreign) = port.and_then(|p| listeners.foreign(p, group)) else {
+        return (PortHolder::Fine, listens);
+    };
+    let holder_group = foreign.pid.and_then(|pid| listeners.groups.get(&pid));
+    let sibling = units.iter().find(|u| u.process.as_ref().is_some_and(|p| Some(&p.pid) == holder_group));
+    let holder = match sibling {
+        Some(unit) => PortHolder::Unit(unit.name.to_string()),
+        None => PortHolder::Stranger(foreign.clone()),
+    };
+    (holder, listens)
+}
+
+fn row_state(look: &Look<'_>, wanted: Option<&WantedRow>) -> RowState {
+    let Some(wanted) = wanted else { return RowState::Fine };
+    let rows = match &look.facts.rows {
+        Ok(rows) => rows,
+        Err(error) => return RowState::Unknown(error.to_string()),
+    };
+    let port = wanted.fields.get("port").and_then(Value::as_u64);
+    let other = rows.iter().find(|r| r.name != wanted.name && r.port.map(u64::from) == port);
+    match (rows.iter().find(|r| r.name == wanted.name), other) {
+        // Readers of the file skip a later row that repeats a port, so this concerns us even if our own row is right.
+        (_, Some(other)) => RowState::Conflict(other.name.clone()),
+        (Some(row), _) if row.port.map(u64::from) == port => RowState::Fine,
+        (None, None) => RowState::Missing(wanted.clone()),
+        (Some(row), None) => {
+            let says = row.port.map_or_else(|| "no port".to_owned(), |p| format!("port {p}"));
+            RowState::Drifted(wanted.clone(), says)
+        }
+    }
+}
+
+/// Looks up everything the spec names and puts it together. The first thing missing is the problem.
+async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Inputs, Problem> {
+    let found = Found {
+        program: program(look, document, setting)?,
+        probe_program: probe_program(look, document, setting)?,
+        inherited: inherited(look),
+        file_env: file_env(look, document, setting)?,
+        secret_env: secret_env(look, document, setting).await?,
+    };
+    Ok(inputs::resolve(setting, &found, &look.facts.key))
+}
+
+fn inherited(look: &Look<'_>) -> Vec<(String, String)> {
+    let place = look.place();
+    let path = ("PATH".to_owned(), place.path.clone());
+    std::iter::once(path).chain(place.inherited.iter().cloned()).collect()
+}
+
+fn program(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<std::path::PathBuf, Problem> {
+    let pointer = if setting.spec.command.is_some() { "/spec/command/0" } else { "/spec/module" };
+    let dir = inputs::working_dir(setting.spec, setting.folder);
+    if !look.files().is_dir(&dir) {
+        let at = if setting.spec.working_dir.is_some() { "/spec/workingDir" } else { pointer };
+        let message = format!("the working directory {} does not exist", dir.display());
+        return Err(Problem::error(Code::BadWorkingDir, document.value_at(at), message)
+            .hint("create it, or change workingDir; it is relative to the file it stands in"));
+    }
+    let Some(word) = inputs::argv(setting.spec, setting.module).first() else {
+        let message = "module.json has no startCmd, and the Service has no command";
+        return Err(Problem::error(Code::BadModule, document.value_at(pointer), message)
+            .hint("add `command: [program, argument]` to the spec"));
+    };
+    find_program(look, document, word, &dir, pointer)
+}
+
+fn find_program(
+    look: &Look<'_>,
+    document: &Document,
+    word: &str,
+    dir: &Path,
+    pointer: &str,
+) -> Result<std::path::PathBuf, Problem> {
+    match look.files().program(word, dir, &look.place().path) {
+        Program::At(path) => Ok(path),
+        Program::NotFound => {
+            let hint = if word.contains('/') {
+                format!("a path with '/' is relative to the working directory {}", dir.display())
+            } else {
+                format!("it was looked for in PATH ({})", look.place().path)
+            };
+            let message = format!("the command '{word}' was not found");
+            Err(Problem::error(Code::CommandNotFound, document.value_at(pointer), message).hint(hint))
+        }
+        Program::NotExecutable(path) => {
+            let message = format!("{} is not executable", path.display());
+            Err(Problem::error(Code::NotExecutable, document.value_at(pointer), message)
+                .hint(format!("chmod +x {}", path.display())))
+        }
+    }
+}
+
+fn probe_program(
+    look: &Look<'_>,
+    document: &Document,
+    setting: &Setting<'_>,
+) -> Result<Option<std::path::PathBuf>, Problem> {
+    let exec = setting.spec.readiness.as_ref().and_then(|r| r.exec.as_ref());
+    let Some(word) = exec.and_then(|e| e.command.first()) else { return Ok(None) };
+    let dir = inputs::working_dir(setting.spec, setting.folder);
+    find_program(look, document, word, &dir, "/spec/readiness/exec/command/0").map(Some)
+}
+
+fn file_env(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<BTreeMap<String, String>, Problem> {
+    let mut all = BTreeMap::new();
+    for (index, name) in setting.spec.env_file.iter().enumerate() {
+        let at = document.value_at(&format!("/spec/envFile/{index}"));
+        let path = inputs::tidy(&setting.folder.join(name));
+        let text = look.files().read(&path).map_err(|error| {
+            let message = match error {
+                FileError::Missing => format!("the envFile {} does not exist", path.display()),
+                FileError::Unreadable(why) => format!("the envFile {} cannot be read: {why}", path.display()),
+            };
+            Problem::error(Code::BadEnvFile, at.clone(), message)
+                .hint("create it, or take it out of envFile; what runs keeps running until then")
+        })?;
+        let pairs = inputs::env_file(&text).map_err(|bad| {
+            let lines: Vec<String> = bad.iter().map(|b| b.line.to_string()).collect();
+            let message = format!("{}: line {} is not of the form KEY=VALUE", path.display(), lines.join(", "));
+            Problem::error(Code::BadEnvFile, at.clone(), message)
+                .hint("one KEY=VALUE a line; empty lines and # comments are fine; no `export`")
+        })?;
+        all.extend(pairs);
+    }
+    Ok(all)
+}
+
+async fn secret_env(
+    look: &Look<'_>,
+    document: &Document,
+    setting: &Setting<'_>,
+) -> Result<BTreeMap<String, Secret>, Problem> {
+    let mut all = BTreeMap::new();
+    for (name, from) in &setting.spec.secret_env {
+        let value = secret(look, from, setting.folder).await.map_err(|(why, hint)| {
+            let at = document.value_at(&format!("/spec/secretEnv/{}", name.0));
+            Problem::error(Code::BadSecret, at, format!("the secret {} could not be had: {why}", name.0)).hint(hint)
+        })?;
+        all.insert(name.0.clone(), value);
+    }
+    Ok(all)
+}
+
+async fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (String, String)> {
+    if let Some(file) = &from.file {
+        let path = inputs::tidy(&folder.join(file));
+        let read = look.files().read(&path).map_err(|error| match error {
+            FileError::Missing => {
+                (format!("the file {} does not exist", path.display()), "create it with mode 0600".to_owned())
+            }
+            FileError::Unreadable(why) => {
+                (format!("{} cannot be read: {why}", path.display()), "check its mode".to_owned())
+            }
+        })?;
+        let trimmed = read.strip_suffix('\n').unwrap_or(&read);
+        return Ok(Secret::new(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned()));
+    }
+    if let Some(name) = &from.env {
+        return look.secrets().variable(name).ok_or_else(|| {
+            (
+                format!("the variable {name} is not set"),
+                "set it in the environment that trueup is started with".to_owned(),
+            )
+        });
+    }
+    let argv = from.command.as_deref().unwrap_or_default();
+    look.secrets().command(argv, folder).await.map_err(|why| (why, format!("run it by hand: {}", argv.join(" "))))
+}

@@ -1,0 +1,563 @@
+//! The whole policy of Services: what is wished, what is seen, hence what is done, and how it stands. Pure.
+
+use std::path::{Path, PathBuf};
+
+use super::inputs::{Inputs, WantedRow};
+use super::observe::{PortHolder, Record, RowState, State};
+use crate::model::condition::Reason;
+use crate::model::event::Cause;
+use crate::model::observed::Observed;
+use crate::model::problem::{Code, Problem};
+use crate::model::unit::Millis;
+use crate::ports::keeper::{Exit, Phase, Unit};
+use crate::ports::probes::Verdict;
+
+/// How long a process may run without its port before listening on others only counts as drift: programs open ports in any order.
+pub const PORT_GRACE: Millis = Millis(2_000);
+
+/// A program without a port and a probe counts as ready when it has run this long: most of what cannot run ends sooner
+/// (supervisord's `startsecs` is the same).
+pub const STEADY: Millis = Millis(1_000);
+
+/// The smallest things worth a journal line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Spawn(Box<Inputs>),
+    /// Stop, then start; with `again` even if nothing changed.
+    Restart {
+        inputs: Box<Inputs>,
+        again: bool,
+    },
+    /// Tells the keeper what needs no restart.
+    Update(Box<Inputs>),
+    Stop,
+    StopStrays,
+    PutRow {
+        home: PathBuf,
+        row: WantedRow,
+    },
+    /// Only the ledger learns of the new document.
+    Accept,
+    /// Forgets the unit, removes its row, and lets go of it in the ledger.
+    Release {
+        home: Option<PathBuf>,
+        row: Option<String>,
+    },
+}
+
+impl Action {
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Spawn(_) => "spawn",
+            Self::Restart { .. } => "restart",
+            Self::Update(_) => "update",
+            Self::Stop => "stop",
+            Self::StopStrays => "stopStrays",
+            Self::PutRow { .. } => "putRow",
+            Self::Accept => "accept",
+            Self::Release { .. } => "release",
+        }
+    }
+
+    /// Whether the module notices.
+    pub fn disrupts(&self) -> bool {
+        matches!(self, Self::Spawn(_) | Self::Restart { .. } | Self::Stop)
+    }
+}
+
+/// What is wished of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Run,
+    /// Stopped and kept: by its document, or by `trueup down`.
+    Stay(Reason),
+    /// Not declared any more.
+    Leave,
+}
+
+/// Everything that the policy looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub wish: Wish,
+    pub seen: &'a Observed<State>,
+    pub record: Option<&'a Record>,
+    /// The document differs from the one last applied (or none was).
+    pub changed: bool,
+    /// A person asked for a restart.
+    pub requested: bool,
+    /// A step on it was begun and never finished.
+    pub reopened: bool,
+    /// What it still waits for before it may start, and whether waiting is hopeless.
+    pub unmet: Option<&'a Unmet>,
+    pub home: &'a Path,
+    /// Whether a module.json or a command supplies the program (for the position of messages).
+    pub by_command: bool,
+}
+
+/// An unmet dependency.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    pub message: String,
+    pub doomed: bool,
+}
+
+/// A step to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub action: Action,
+    pub reason: Reason,
+    pub cause: Cause,
+    pub detail: String,
+    /// JSON pointer of what asks for it.
+    pub pointer: String,
+}
+
+/// How a service stands: the basis of its conditions, and what its dependents look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub started: bool,
+    pub ready: bool,
+    pub completed: bool,
+    pub reason: Reason,
+    pub message: String,
+    /// Waiting longer is not expected to help.
+    pub doomed: bool,
+    pub drifted: Option<(Reason, String)>,
+}
+
+/// What the policy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    pub steps: Vec<Wanted>,
+    /// The steps must wait for this (they are shown by `plan`, and not done yet).
+    pub gate: Option<String>,
+    pub standing: Standing,
+    /// A mistake to show, with the pointer it belongs to when it has no position of its own.
+    pub problem: Option<Trouble>,
+}
+
+/// A problem found while looking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    Placed(Box<Problem>),
+    At { pointer: &'static str, code: Code, message: String, hint: String },
+}
+
+impl Standing {
+    fn down(reason: Reason, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { started: false, ready: false, completed: false, reason, message, doomed: false, drifted: None }
+    }
+
+    fn doomed(mut self) -> Self {
+        self.doomed = true;
+        self
+    }
+
+    /// Nothing is to be done or waited for.
+    pub fn settled(&self) -> bool {
+        self.ready || self.completed || matches!(self.reason, Reason::Suspended | Reason::Down | Reason::Gone)
+    }
+}
+
+impl Intent {
+    fn rest(standing: Standing) -> Self {
+        Self { steps: Vec::new(), gate: None, standing, problem: None }
+    }
+
+    fn act(standing: Standing, step: Wanted) -> Self {
+        Self { steps: vec![step], gate: None, standing, problem: None }
+    }
+}
+
+/// Decides.
+pub fn plan(view: &View<'_>) -> Intent {
+    let state = match view.seen {
+        Observed::Unknown(why) => return Intent::rest(Standing::down(Reason::Unknown, why)),
+        Observed::Absent => None,
+        Observed::Present(state) => Some(state),
+    };
+    let unit = state.and_then(|s| s.unit.as_ref());
+    if let Some(unit) = unit.filter(|u| !u.strays.is_empty()) {
+        let pids: Vec<String> = unit.strays.iter().map(u32::to_string).collect();
+        let detail = format!("pid {}", pids.join(", "));
+        let standing =
+            Standing::down(Reason::Stray, format!("a second process with our mark is stopped first ({detail})"));
+        return Intent::act(standing, step(Action::StopStrays, Reason::Stray, Cause::Drift, detail, ""));
+    }
+    match view.wish {
+        Wish::Leave => leave(view, unit),
+        Wish::Stay(reason) => stay(view, unit, reason),
+        Wish::Run => match state {
+            Some(state) => run(view, state),
+            None => Intent::rest(Standing::down(Reason::Unknown, "not looked at yet")),
+        },
+    }
+}
+
+fn step(action: Action, reason: Reason, cause: Cause, detail: impl Into<String>, pointer: impl Into<String>) -> Wanted {
+    Wanted { action, reason, cause, detail: detail.into(), pointer: pointer.into() }
+}
+
+/// Something of the unit still runs, or will run again by itself.
+fn is_live(unit: &Unit) -> bool {
+    unit.process.is_some() || matches!(unit.phase, Phase::Backoff { .. } | Phase::Looping { .. })
+}
+
+fn leave(view: &View<'_>, unit: Option<&Unit>) -> Intent {
+    match unit {
+        Some(unit) if unit.phase == Phase::Stopping => Intent::rest(Standing::down(Reason::Stopping, "being stopped")),
+        Some(unit) if is_live(unit) => {
+            let standing = Standing::down(Reason::NotDeclared, "no longer declared, to be stopped");
+            let mut intent =
+                Intent::act(standing, step(Action::Stop, Reason::NotDeclared, Cause::Intent, describe(unit), ""));
+            intent.gate = view.unmet.map(|u| u.message.clone());
+            intent
+        }
+        _ => {
+            let (home, row) = match view.record {
+                Some(record) => (record.home.clone().map(PathBuf::from), record.row.clone()),
+                None => (None, None),
+            };
+            let action = Action::Release { home, row };
+            let standing = Standing::down(Reason::Gone, "gone");
+            Intent::act(standing, step(action, Reason::Gone, Cause::Intent, "", ""))
+        }
+    }
+}
+
+fn stay(view: &View<'_>, unit: Option<&Unit>, reason: Reason) -> Intent {
+    let pointer = if reason == Reason::Suspended { "/spec/suspend" } else { "" };
+    let mut intent = match unit {
+        Some(unit) if unit.phase == Phase::Stopping => {
+            return Intent::rest(Standing::down(Reason::Stopping, "being stopped"));
+        }
+        Some(unit) if is_live(unit) => {
+            let standing = Standing::down(reason, "to be stopped");
+            let mut intent = Intent::act(
+                Standing { reason: Reason::Stopping, ..standing },
+                step(Action::Stop, reason, Cause::Intent, describe(unit), pointer),
+            );
+            intent.gate = view.unmet.map(|u| u.message.clone());
+            intent
+        }
+        _ => Intent::rest(Standing::down(reason, "stopped")),
+    };
+    if intent.steps.is_empty() && view.changed && reason == Reason::Suspended {
+        intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, "", ""));
+    }
+    intent
+}
+
+fn describe(unit: &Unit) -> String {
+    unit.process.as_ref().map(|p| format!("pid {}", p.pid)).unwrap_or_default()
+}
+
+fn run(view: &View<'_>, state: &State) -> Intent {
+    let inputs = match &state.inputs {
+        Some(Ok(inputs)) => inputs,
+        Some(Err(problem)) => return bad_input(state, problem),
+        None => return Intent::rest(Standing::down(Reason::Unknown, "not looked at yet")),
+    };
+    let mut intent = match &state.unit {
+        Some(unit) if is_live(unit) => running(view, state, inputs, unit),
+        Some(unit) if unit.phase == Phase::Stopping => {
+            Intent::rest(Standing::down(Reason::Stopping, "its earlier process is being stopped"))
+        }
+        Some(unit) if unit.phase == Phase::Ended && unit.digest == inputs.launch.digest && !view.requested => {
+            ended(unit)
+        }
+        unit => start(view, state, inputs, unit.as_ref()),
+    };
+    row(view, state, &mut intent);
+    let silent = intent.steps.iter().all(|s| matches!(s.action, Action::PutRow { .. }));
+    let stands = intent.standing.started || intent.standing.settled();
+    if view.changed && silent && stands && intent.gate.is_none() && intent.problem.is_none() {
+        intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, "nothing that runs is touched", ""));
+    }
+    intent
+}
+
+/// An input is missing: what runs keeps running, nothing new is started.
+fn bad_input(state: &State, problem: &Problem) -> Intent {
+    let mut standing = Standing::down(Reason::BadInput, problem.message.clone()).doomed();
+    let running = state.unit.as_ref().is_some_and(|u| u.phase == Phase::Running);
+    standing.started = running;
+    if running {
+        standing.message = format!("{}; what runs is left as it is", problem.message);
+    }
+    let mut intent = Intent::rest(standing);
+    intent.problem = Some(Trouble::Placed(Box::new(problem.clone())));
+    intent
+}
+
+/// Nothing of it runs.
+fn start(view: &View<'_>, state: &State, inputs: &Inputs, unit: Option<&Unit>) -> Intent {
+    let first = view.record.is_none_or(|r| r.process.is_none());
+    let cause = if view.changed || first || view.requested {
+        Cause::Intent
+    } else if view.reopened {
+        Cause::Retry
+    } else {
+        Cause::Drift
+    };
+    let reason = match unit {
+        Some(unit) if unit.phase == Phase::Ended => Reason::Changed,
+        _ => Reason::Absent,
+    };
+    let detail = inputs.port.map(|p| format!("port {p}")).unwrap_or_default();
+    let wanted = step(Action::Spawn(Box::new(inputs.clone())), reason, cause, detail, "");
+    if let Some(unmet) = view.unmet {
+        let mut standing = Standing::down(Reason::DependencyNotReady, unmet.message.clone());
+        standing.doomed = unmet.doomed;
+        let mut intent = Intent::act(standing, wanted);
+        intent.gate = Some(unmet.message.clone());
+        return intent;
+    }
+    if let Some(blocked) = port_taken(state) {
+        return blocked;
+    }
+    let mut intent = Intent::act(Standing::down(Reason::Absent, "to be started"), wanted);
+    if cause == Cause::Drift {
+        intent.standing.drifted = Some((Reason::Absent, "its process is gone".to_owned()));
+    }
+    intent
+}
+
+/// Its port is held by somebody: named, and never stopped.
+fn port_taken(state: &State) -> Option<Intent> {
+    match &state.holder {
+        PortHolder::Fine => None,
+        PortHolder::Unit(name) => {
+            let message = format!("its port is still held by Service/{name}");
+            Some(Intent::rest(Standing::down(Reason::PortTaken, message)))
+        }
+        PortHolder::Unknown(why) => {
+            Some(Intent::rest(Standing::down(Reason::Unknown, format!("the socket tables cannot be read: {why}"))))
+        }
+        PortHolder::Stranger(holder) => {
+            let port = wanted_port(state).map(|p| p.to_string()).unwrap_or_default();
+            let message = format!("port {port} is held by {holder}");
+            let mut intent = Intent::rest(Standing::down(Reason::PortTaken, message.clone()).doomed());
+            let hint = match holder.pid {
+                Some(pid) => format!(
+                    "stop it yourself (kill {pid}), or give this service another port; trueup never stops what is not its own"
+                ),
+                None => "find it with `ss -ltnp` as root, or give this service another port".to_owned(),
+            };
+            intent.problem = Some(Trouble::At { pointer: "/spec/port", code: Code::PortTaken, message, hint });
+            Some(intent)
+        }
+    }
+}
+
+fn wanted_port(state: &State) -> Option<u16> {
+    match &state.inputs {
+        Some(Ok(inputs)) => inputs.port,
+        _ => None,
+    }
+}
+
+/// It ran to its end, and its policy says that this was it.
+fn ended(unit: &Unit) -> Intent {
+    if unit.last_exit == Some(Exit::Code(0)) {
+        let mut standing = Standing::down(Reason::Completed, "ran to its end with exit code 0");
+        standing.completed = true;
+        return Intent::rest(standing);
+    }
+    let how = unit.last_exit.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
+    Intent::rest(
+        Standing::down(Reason::Failed, format!("ended with {how}, and its restart policy says not to run it again"))
+            .doomed(),
+    )
+}
+
+/// A process runs, or the keeper is about to start it again.
+fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Intent {
+    if unit.phase == Phase::Stopping {
+        return Intent::rest(Standing::down(Reason::Stopping, "its earlier process is being stopped"));
+    }
+    if unit.digest != inputs.launch.digest || view.requested {
+        return replace(view, state, inputs, unit);
+    }
+    let mut intent = Intent::rest(standing(state, unit));
+    if let Some(elsewhere) = listens_elsewhere(state, inputs, unit) {
+        let standing = Standing::down(Reason::ListensElsewhere, elsewhere.clone());
+        intent.standing =
+            Standing { started: true, drifted: Some((Reason::ListensElsewhere, elsewhere.clone())), ..standing };
+        let action = Action::Restart { inputs: Box::new(inputs.clone()), again: true };
+        intent.steps.push(step(action, Reason::ListensElsewhere, Cause::Drift, elsewhere, "/spec/port"));
+    } else if !unit.known {
+        let action = Action::Update(Box::new(inputs.clone()));
+        intent.steps.push(step(action, Reason::Readopted, Cause::Drift, "the keeper was restarted", ""));
+    } else if unit.policy != inputs.policy {
+        let cause = if view.changed { Cause::Intent } else { Cause::Drift };
+        let action = Action::Update(Box::new(inputs.clone()));
+        intent.steps.push(step(
+            action,
+            Reason::PolicyChanged,
+            cause,
+            "no restart needed",
+            policy_pointer(unit, inputs),
+        ));
+    }
+    intent
+}
+
+fn policy_pointer(unit: &Unit, inputs: &Inputs) -> &'static str {
+    let (old, new) = (&unit.policy, &inputs.policy);
+    if old.restart != new.restart {
+        "/spec/restart"
+    } else if (old.stop_signal, old.stop_grace) != (new.stop_signal, new.stop_grace) {
+        "/spec/stop"
+    } else {
+        "/spec/logs"
+    }
+}
+
+/// What runs is not what is wanted.
+fn replace(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Intent {
+    let before = view.record.map(|r| &r.parts);
+    let differs = |name: &&String| before.is_none_or(|b| b.get(*name) != inputs.parts.get(*name));
+    let mut names: Vec<&String> =
+        inputs.parts.keys().chain(before.into_iter().flat_map(|b| b.keys())).filter(differs).collect();
+    names.sort();
+    names.dedup();
+    let (reason, cause) = if view.requested && unit.digest == inputs.launch.digest {
+        (Reason::Requested, Cause::Intent)
+    } else if names.is_empty() {
+        (Reason::ProcessDrifted, if view.reopened { Cause::Retry } else { Cause::Drift })
+    } else if view.changed {
+        (Reason::Changed, Cause::Intent)
+    } else {
+        (Reason::InputChanged, Cause::Intent)
+    };
+    let detail = names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
+    let pointer = names.first().map_or_else(String::new, |name| pointer_of(name, view.by_command));
+    let action = Action::Restart { inputs: Box::new(inputs.clone()), again: view.requested };
+    let wanted = step(action, reason, cause, detail.clone(), pointer);
+    let mut standing = Standing::down(reason, format!("to be restarted: {detail}"));
+    standing.started = unit.phase == Phase::Running;
+    if cause == Cause::Drift {
+        standing.drifted = Some((reason, "runs with settings that were not the last applied".to_owned()));
+    }
+    // A new version never starts beside an old version of what it depends on; what runs goes on until then.
+    if let Some(unmet) = view.unmet {
+        standing.reason = Reason::DependencyNotReady;
+        standing.message = unmet.message.clone();
+        standing.doomed = unmet.doomed;
+        let mut intent = Intent::act(standing, wanted);
+        intent.gate = Some(unmet.message.clone());
+        return intent;
+    }
+    // The port moved to one that somebody else holds: the old process is better than none.
+    port_taken(state).unwrap_or_else(|| Intent::act(standing, wanted))
+}
+
+/// Where in the document a part of the launch comes from.
+fn pointer_of(part: &str, by_command: bool) -> String {
+    match part.split_once('.') {
+        Some(("env", name)) => format!("/spec/env/{name}"),
+        Some(("secretEnv", name)) => format!("/spec/secretEnv/{name}"),
+        Some(("envFile", _)) => "/spec/envFile".to_owned(),
+        Some(_) => String::new(),
+        None if part == "command" && !by_command => "/spec/module".to_owned(),
+        None => format!("/spec/{part}"),
+    }
+}
+
+/// On which other ports its processes listen, when they should have opened the wanted one by now.
+fn listens_elsewhere(state: &State, inputs: &Inputs, unit: &Unit) -> Option<String> {
+    let port = inputs.port?;
+    let late = state.uptime >= PORT_GRACE;
+    if unit.phase != Phase::Running || !late || state.listens.is_empty() || state.listens.contains(&port) {
+        return None;
+    }
+    let others: Vec<String> = state.listens.iter().map(u16::to_string).collect();
+    Some(format!("listens on {} instead of {port}", others.join(", ")))
+}
+
+/// How a unit stands whose process is the wanted one.
+fn standing(state: &State, unit: &Unit) -> Standing {
+    let last = unit.last_exit.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    match &unit.phase {
+        Phase::Running => {}
+        Phase::Backoff { retry_at } => {
+            let mut standing = Standing::down(
+                Reason::Restarting,
+                format!("crashed ({last}), attempt {} at {retry_at}", unit.crashes + 1),
+            );
+            add_holder(state, &mut standing);
+            return standing;
+        }
+        Phase::Looping { retry_at } => {
+            let message = format!("crashed {} times in a row (last: {last}); tried again at {retry_at}", unit.crashes);
+            let mut standing = Standing::down(Reason::CrashLoop, message).doomed();
+            add_holder(state, &mut standing);
+            return standing;
+        }
+        Phase::Stopping | Phase::Stopped | Phase::Ended => {
+            return Standing::down(Reason::Stopping, "its earlier process is being stopped");
+        }
+    }
+    let mut standing = Standing::down(Reason::Running, "runs");
+    standing.started = true;
+    let probed = matches!(&state.inputs, Some(Ok(inputs)) if inputs.probe.is_some());
+    match &state.verdict {
+        Verdict::Good if probed => {
+            standing.ready = true;
+            standing.reason = Reason::ProbeSucceeded;
+            standing.message = "answers its readiness probe".to_owned();
+        }
+        Verdict::Good => {
+            standing.ready = state.uptime >= STEADY;
+            if !standing.ready {
+                standing.reason = Reason::NotReady;
+                standing.message = format!("has not run for {STEADY} yet");
+            }
+        }
+        Verdict::Pending => {
+            standing.reason = Reason::NotReady;
+            standing.message = "has not answered its readiness probe yet".to_owned();
+        }
+        Verdict::Bad(why) => {
+            standing.reason = Reason::NotReady;
+            standing.message = format!("does not answer its readiness probe: {why}");
+            add_holder(state, &mut standing);
+        }
+    }
+    standing
+}
+
+/// A stranger on the port explains more than any exit code.
+fn add_holder(state: &State, standing: &mut Standing) {
+    if let PortHolder::Stranger(holder) = &state.holder {
+        standing.reason = Reason::PortTaken;
+        standing.message = format!("{}; its port is held by {holder}", standing.message);
+        standing.doomed = true;
+    }
+}
+
+/// The row in services.json is put right before anything derives from it.
+fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
+    let (row, reason, detail) = match &state.row {
+        RowState::Fine | RowState::Unknown(_) => return,
+        RowState::Missing(row) => (row, Reason::Absent, String::new()),
+        RowState::Drifted(row, says) => (row, Reason::RowDrifted, format!("services.json says {says}")),
+        RowState::Conflict(other) => {
+            let message = format!("in services.json the row '{other}' holds its port");
+            intent.standing.drifted = Some((Reason::RowConflict, message));
+            return;
+        }
+    };
+    let cause = if reason == Reason::RowDrifted { Cause::Drift } else { Cause::Intent };
+    if reason == Reason::RowDrifted && intent.standing.drifted.is_none() {
+        intent.standing.drifted = Some((Reason::RowDrifted, detail.clone()));
+    }
+    // A row for something that cannot be started yet would send others to a port where nobody is.
+    if reason == Reason::Absent && intent.gate.is_some() {
+        return;
+    }
+    let action = Action::PutRow { home: view.home.to_owned(), row: row.clone() };
+    intent.steps.insert(0, step(action, reason, cause, detail, "/spec/port"));
+}
