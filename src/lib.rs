@@ -10,3 +10,5 @@ pub mod model;
 pub mod ports;
 /// One folder per kind, the same files in each.
 pub mod kinds;
+/// Documents to one checked graph.
+pub mod desired;
