@@ -12,3 +12,5 @@ pub mod ports;
 pub mod kinds;
 /// Documents to one checked graph.
 pub mod desired;
+/// Desired, ledger and observed to ordered steps; pure.
+pub mod plan;

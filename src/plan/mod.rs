@@ -1,0 +1,280 @@
+//! Desired, ledger and observed to a plan: ordered steps, each with a reason and a source position, and how every resource
+//! stands. Pure: no clock, no files, no waiting; the same input gives the same plan whatever the order of files.
+
+mod budget;
+mod check;
+pub mod status;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+pub use budget::Refusal;
+pub use check::{CheckedPlan, check};
+pub use step::{Claim, Step};
+
+use crate::desired::{Desired, Resource};
+use crate::kinds::service::observe::{Record, State};
+use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
+use crate::kinds::service::spec::{DependencyCondition, ServiceSpec};
+use crate::kinds::{Action, Spec};
+use crate::model::condition::Reason;
+use crate::model::event::Cause;
+use crate::model::id::{KindName, Name, ResourceId};
+use crate::model::observed::Observed;
+use crate::model::problem::Problem;
+use crate::model::span::Span;
+use crate::ports::store::Owned;
+
+/// Everything that planning looks at.
+pub struct Input<'a> {
+    pub desired: &'a Desired,
+    pub owned: &'a BTreeMap<ResourceId, Owned>,
+    /// What we own and no document declares, as last applied.
+    pub leaving: &'a BTreeMap<ResourceId, Leaving>,
+    pub seen: &'a BTreeMap<Name, Observed<State>>,
+    /// The ports given to services, chosen ones included.
+    pub ports: &'a BTreeMap<Name, u16>,
+    /// Services that a person asked to restart.
+    pub requested: &'a BTreeSet<Name>,
+    /// Resources with a step that was begun and never finished.
+    pub reopened: &'a BTreeSet<ResourceId>,
+    /// Removals that were within the budget in an earlier tick and go on.
+    pub admitted: &'a BTreeSet<ResourceId>,
+    /// Everything is to be stopped and kept.
+    pub down: bool,
+    /// `--allow-prune N`.
+    pub allow_prune: Option<usize>,
+    pub home: &'a Path,
+}
+
+/// Something owned that no document declares.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    /// Where its document stood.
+    pub origin: Span,
+    /// `None` when the stored document cannot be read any more; it can still be stopped.
+    pub spec: Option<Spec>,
+}
+
+/// What is to be done, and how everything stands.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub standings: BTreeMap<ResourceId, Standing>,
+    /// Problems found while looking (inputs, ports), beside those of the documents.
+    pub problems: Vec<Problem>,
+    /// Set when more would be removed than the budget allows; nothing is removed then.
+    pub refusal: Option<Refusal>,
+    /// Owned, not declared, and kept because the tree could not be read completely.
+    pub frozen: BTreeSet<ResourceId>,
+    /// Removals of this plan.
+    pub pruned: BTreeSet<ResourceId>,
+}
+
+/// Makes the plan.
+pub fn make(input: &Input<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let candidates: BTreeSet<&ResourceId> = input.leaving.keys().collect();
+    let admitted = if input.down { Ok(BTreeSet::new()) } else { budget::admit(input, &candidates) };
+    match admitted {
+        Ok(admitted) => plan.pruned = admitted,
+        Err(refusal) => plan.refusal = Some(refusal),
+    }
+    plan_leaving(input, &mut plan);
+    for id in &input.desired.order {
+        let Some(resource) = input.desired.resources.get(id) else { continue };
+        match &resource.spec {
+            Spec::Hub(_) => plan_hub(input, resource, &mut plan),
+            Spec::Service(spec) => plan_service(input, resource, spec, &mut plan),
+        }
+    }
+    // Removal before addition: what replaces a thing is started after it.
+    plan.steps.sort_by_key(|s| s.rank());
+    plan
+}
+
+fn plan_hub(input: &Input<'_>, resource: &Resource, plan: &mut Plan) {
+    let owned = input.owned.get(&resource.id);
+    let changed = owned.is_none_or(|o| o.digest != resource.digest || o.base != base(resource));
+    if changed && resource.held.is_none() && !input.down {
+        let reason = if owned.is_some() { Reason::Changed } else { Reason::Absent };
+        plan.steps.push(Step {
+            resource: resource.id.clone(),
+            action: Action::AcceptHub,
+            reason,
+            cause: Cause::Intent,
+            detail: "settings".to_owned(),
+            source: resource.document.origin.clone(),
+            gate: None,
+            claim: Claim::Document,
+        });
+    }
+    let standing = Standing {
+        started: true,
+        ready: true,
+        completed: false,
+        reason: Reason::Accepted,
+        message: "its settings are in force".to_owned(),
+        doomed: false,
+        drifted: None,
+    };
+    plan.standings.insert(resource.id.clone(), standing);
+}
+
+fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan: &mut Plan) {
+    let name = &resource.id.name;
+    let owned = input.owned.get(&resource.id);
+    let record = record_of(owned);
+    let wish = match (input.down, spec.suspend) {
+        (true, _) => Wish::Stay(Reason::Down),
+        (false, true) => Wish::Stay(Reason::Suspended),
+        (false, false) => Wish::Run,
+    };
+    let unmet = if input.down { live_dependents(input, name) } else { unmet(plan, spec) };
+    let unknown = Observed::Unknown("not looked at".to_owned());
+    let view = View {
+        wish,
+        seen: input.seen.get(name).unwrap_or(&unknown),
+        record: record.as_ref(),
+        changed: resource.held.is_none()
+            && owned.is_none_or(|o| o.digest != resource.digest || o.base != base(resource)),
+        requested: input.requested.contains(name),
+        reopened: input.reopened.contains(&resource.id),
+        unmet: unmet.as_ref(),
+        home: input.home,
+        by_command: spec.command.is_some(),
+    };
+    let intent = service::plan(&view);
+    let place = |pointer: &str| match pointer {
+        "" => resource.document.origin.clone(),
+        pointer => resource.document.value_at(pointer),
+    };
+    take(intent, &resource.id, &place, plan);
+}
+
+fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
+    for (id, leaving) in input.leaving {
+        let admitted = input.down || plan.pruned.contains(id);
+        if !admitted {
+            plan.frozen.insert(id.clone());
+        }
+        if id.kind == KindName::Hub {
+            if admitted && !input.down {
+                plan.steps.push(hub_release(id, leaving));
+            }
+            continue;
+        }
+        let record = record_of(input.owned.get(id));
+        let unknown = Observed::Unknown("not looked at".to_owned());
+        let unmet = live_dependents(input, &id.name);
+        let wish = match (input.down, admitted) {
+            (true, _) => Wish::Stay(Reason::Down),
+            (false, true) => Wish::Leave,
+            // What may not be removed is left exactly as it is.
+            (false, false) => continue,
+        };
+        let view = View {
+            wish,
+            seen: input.seen.get(&id.name).unwrap_or(&unknown),
+            record: record.as_ref(),
+            changed: false,
+            requested: false,
+            reopened: input.reopened.contains(id),
+            unmet: unmet.as_ref(),
+            home: input.home,
+            by_command: true,
+        };
+        take(service::plan(&view), id, &|_| leaving.origin.clone(), plan);
+    }
+}
+
+fn hub_release(id: &ResourceId, leaving: &Leaving) -> Step {
+    Step {
+        resource: id.clone(),
+        action: Action::ReleaseHub,
+        reason: Reason::NotDeclared,
+        cause: Cause::Intent,
+        detail: String::new(),
+        source: leaving.origin.clone(),
+        gate: None,
+        claim: Claim::None,
+    }
+}
+
+/// The folder that a resource's relative paths start from, as the ledger keeps it.
+pub fn base(resource: &Resource) -> String {
+    resource.document.folder.to_string_lossy().into_owned()
+}
+
+/// The kind's record of something owned; an unreadable record is an empty one, and then everything is looked for anew.
+pub fn record_of(owned: Option<&Owned>) -> Option<Record> {
+    owned.map(|o| serde_json::from_str(&o.record).unwrap_or_default())
+}
+
+fn take(intent: Intent, id: &ResourceId, place: &dyn Fn(&str) -> Span, plan: &mut Plan) {
+    let Intent { steps, gate, standing, problem } = intent;
+    for wanted in steps {
+        let source = place(&wanted.pointer);
+        plan.steps.push(Step {
+            resource: id.clone(),
+            claim: Claim::of(&wanted.action, wanted.reason),
+            action: Action::Service(wanted.action),
+            reason: wanted.reason,
+            cause: wanted.cause,
+            detail: wanted.detail,
+            source,
+            gate: gate.clone(),
+        });
+    }
+    match problem {
+        Some(Trouble::Placed(problem)) => plan.problems.push(*problem),
+        Some(Trouble::At { pointer, code, message, hint }) => {
+            plan.problems.push(Problem::error(code, place(pointer), message).hint(hint));
+        }
+        None => {}
+    }
+    plan.standings.insert(id.clone(), standing);
+}
+
+/// The first dependency that has not come far enough. Dependencies are planned first, so their standings are there.
+fn unmet(plan: &Plan, spec: &ServiceSpec) -> Option<Unmet> {
+    spec.depends_on.iter().find_map(|dependency| {
+        let id = ResourceId::service(&dependency.service);
+        let standing = plan.standings.get(&id)?;
+        // A version that is about to be replaced is not what its dependents wait for.
+        let replaced = plan.steps.iter().any(|s| s.resource == id && s.disrupts());
+        let met = match dependency.condition {
+            DependencyCondition::Started => standing.started,
+            DependencyCondition::Ready => standing.ready,
+            DependencyCondition::Completed => standing.completed,
+        };
+        let over = standing.completed && dependency.condition != DependencyCondition::Completed;
+        let hopeless = standing.doomed || over || matches!(standing.reason, Reason::Suspended);
+        let hint = if over { "; what runs to its end is waited for with `condition: completed`" } else { "" };
+        (!met || replaced).then(|| Unmet {
+            message: format!("{id} is not {} yet ({}{hint})", dependency.condition.as_str(), standing.message),
+            doomed: hopeless,
+        })
+    })
+}
+
+/// Dependants stop before what they need.
+fn live_dependents(input: &Input<'_>, name: &Name) -> Option<Unmet> {
+    let needs = |spec: &ServiceSpec| spec.depends_on.iter().any(|d| d.service == *name);
+    let going = input.leaving.iter().filter_map(|(id, l)| match &l.spec {
+        Some(Spec::Service(spec)) => Some((id, &**spec)),
+        _ => None,
+    });
+    let staying = input.desired.resources.iter().filter(|_| input.down).filter_map(|(id, r)| match &r.spec {
+        Spec::Service(spec) => Some((id, &**spec)),
+        Spec::Hub(_) => None,
+    });
+    going.chain(staying).filter(|(_, spec)| needs(spec)).find_map(|(id, _)| {
+        let alive = match input.seen.get(&id.name)? {
+            Observed::Present(state) => state.unit.as_ref().is_some_and(|u| u.process.is_some()),
+            Observed::Absent | Observed::Unknown(_) => false,
+        };
+        alive.then(|| Unmet { message: format!("{id} stops first"), doomed: false })
+    })
+}

@@ -1,0 +1,89 @@
+//! Conditions, computed in one place from how a resource stands. Never set in passing.
+
+use crate::kinds::service::plan::Standing;
+use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
+use crate::model::time::Timestamp;
+
+/// What conditions are computed from, beside the standing.
+#[derive(Clone, Debug, Default)]
+pub struct Circumstance {
+    /// Why its new version is not used.
+    pub held: Option<String>,
+    /// It is no longer declared, and kept because of this.
+    pub frozen: Option<(Reason, String)>,
+    /// The same steps were tried again and again.
+    pub no_progress: Option<String>,
+    /// The last step on it failed.
+    pub failure: Option<String>,
+    pub generation: u64,
+}
+
+/// The conditions of one resource. `before` keeps the time of what did not change.
+pub fn conditions(
+    standing: &Standing,
+    circumstance: &Circumstance,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Condition> {
+    let build = |kind: ConditionType, status: ConditionStatus, reason: Reason, message: String| {
+        let same = before.iter().find(|c| c.kind == kind && c.status == status);
+        Condition {
+            kind,
+            status,
+            reason,
+            message,
+            last_transition_time: same.map_or(now, |c| c.last_transition_time),
+            observed_generation: circumstance.generation,
+        }
+    };
+    let truth = |yes: bool| if yes { ConditionStatus::True } else { ConditionStatus::False };
+    let settled = standing.settled();
+    let ready = if standing.reason == Reason::Unknown {
+        ConditionStatus::Unknown
+    } else {
+        truth(standing.ready || standing.completed)
+    };
+    let mut out = vec![build(ConditionType::Ready, ready, standing.reason, standing.message.clone())];
+
+    let (stalled, why) = stalled(standing, circumstance);
+    if !settled && !stalled {
+        let message = circumstance.failure.clone().unwrap_or_else(|| standing.message.clone());
+        let reason = if circumstance.failure.is_some() { Reason::StepFailed } else { standing.reason };
+        out.push(build(ConditionType::Reconciling, ConditionStatus::True, reason, message));
+    }
+    if stalled {
+        out.push(build(ConditionType::Stalled, ConditionStatus::True, why.0, why.1));
+    }
+    if let Some((reason, message)) = &standing.drifted {
+        out.push(build(ConditionType::Drifted, ConditionStatus::True, *reason, message.clone()));
+    }
+    out
+}
+
+fn stalled(standing: &Standing, circumstance: &Circumstance) -> (bool, (Reason, String)) {
+    if let Some(why) = &circumstance.held {
+        return (true, (Reason::Held, why.clone()));
+    }
+    if let Some((reason, message)) = &circumstance.frozen {
+        return (true, (*reason, message.clone()));
+    }
+    if let Some(why) = &circumstance.no_progress {
+        return (true, (Reason::NoProgress, why.clone()));
+    }
+    (standing.doomed, (standing.reason, standing.message.clone()))
+}
+
+/// One word for a table: what a person wants to know first.
+pub fn phase(standing: &Standing, circumstance: &Circumstance) -> String {
+    let word = match standing.reason {
+        _ if standing.ready => "Ready".to_owned(),
+        reason => reason.to_string(),
+    };
+    if circumstance.held.is_some() {
+        return format!("{word},Held");
+    }
+    match &circumstance.frozen {
+        Some((reason, _)) => format!("{word},{reason}"),
+        None => word,
+    }
+}

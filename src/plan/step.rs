@@ -1,0 +1,83 @@
+//! One step of a plan.
+
+use crate::kinds::Action;
+use crate::kinds::service::plan::Action as ServiceAction;
+use crate::model::condition::Reason;
+use crate::model::event::Cause;
+use crate::model::id::ResourceId;
+use crate::model::output::{OutcomeWord, StepLine};
+use crate::model::span::Span;
+
+/// The smallest thing worth a journal line.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub resource: ResourceId,
+    pub action: Action,
+    pub reason: Reason,
+    pub cause: Cause,
+    pub detail: String,
+    /// What in the files asks for it.
+    pub source: Span,
+    /// Shown, and not done before this is over.
+    pub gate: Option<String>,
+    pub claim: Claim,
+}
+
+/// What the ledger holds of the resource from the beginning of the step on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing changes.
+    None,
+    /// The document as it is now; the record of what runs stays.
+    Document,
+    /// The document, and what is started with.
+    Launch,
+}
+
+impl Claim {
+    pub(super) fn of(action: &ServiceAction, reason: Reason) -> Self {
+        match action {
+            ServiceAction::Spawn(_) | ServiceAction::Restart { .. } => Self::Launch,
+            ServiceAction::Update(_) | ServiceAction::PutRow { .. } | ServiceAction::Accept => Self::Document,
+            // Stopped because its document says so: with that the document is applied.
+            ServiceAction::Stop if reason == Reason::Suspended => Self::Document,
+            ServiceAction::Stop | ServiceAction::StopStrays | ServiceAction::Release { .. } => Self::None,
+        }
+    }
+}
+
+impl Step {
+    /// Whether a module notices.
+    pub fn disrupts(&self) -> bool {
+        match &self.action {
+            Action::Service(action) => action.disrupts(),
+            Action::AcceptHub | Action::ReleaseHub => false,
+        }
+    }
+
+    /// Removals first, then what puts files right, then the rest; the sort is stable, so dependencies stay in order.
+    pub(super) fn rank(&self) -> u8 {
+        match &self.action {
+            Action::Service(ServiceAction::StopStrays) => 0,
+            Action::Service(ServiceAction::Stop | ServiceAction::Release { .. }) => 1,
+            Action::AcceptHub | Action::ReleaseHub => 2,
+            Action::Service(ServiceAction::PutRow { .. }) => 3,
+            Action::Service(_) => 4,
+        }
+    }
+
+    /// The step as a line of output.
+    pub fn line(&self, outcome: OutcomeWord) -> StepLine {
+        StepLine {
+            resource: self.resource.clone(),
+            action: self.action.word().to_owned(),
+            reason: self.reason,
+            cause: self.cause,
+            detail: self.detail.clone(),
+            source: self.source.to_string(),
+            outcome,
+            message: self.gate.as_ref().map(|g| format!("waits: {g}")).unwrap_or_default(),
+            duration_ms: 0,
+        }
+    }
+}
