@@ -12,5 +12,7 @@ pub mod ports;
 pub mod kinds;
 /// Documents to one checked graph.
 pub mod desired;
+/// Look, plan, do, record; the only owner of change.
+pub mod engine;
 /// Desired, ledger and observed to ordered steps; pure.
 pub mod plan;

@@ -1,0 +1,225 @@
+//! Does the steps of a checked plan: begin (journal and claim), effect, finish (record and event). No decisions here.
+
+use std::collections::BTreeSet;
+
+use super::look::{self, Looked};
+use super::{Engine, EngineError, Sink};
+use crate::kinds::Action;
+use crate::kinds::service::apply::{self, Outcome};
+use crate::kinds::service::inputs::Inputs;
+use crate::kinds::service::observe::Record;
+use crate::kinds::service::plan::Action as ServiceAction;
+use crate::model::event::Event;
+use crate::model::id::{ResourceId, StepId};
+use crate::model::output::{OutcomeWord, StepLine};
+use crate::model::unit::Millis;
+use crate::plan::{self, CheckedPlan, Claim, Step, record_of};
+use crate::ports::Hand;
+use crate::ports::keeper::{Phase, Unit};
+use crate::ports::store::{Begin, Finish, Owned, Then};
+
+/// So many steps are journalled and done at once; the rest follows in the next tick. It bounds what a crash leaves open.
+const STEPS_PER_TICK: usize = 1_000;
+
+/// What came of a plan.
+#[derive(Default)]
+pub(super) struct Executed {
+    pub done: Vec<StepLine>,
+    /// Not done: they wait for a dependency or for the end of a pause.
+    pub later: Vec<StepLine>,
+    /// The shortest pause that something waits for.
+    pub pause: Option<Millis>,
+    pub released: BTreeSet<ResourceId>,
+}
+
+impl Engine {
+    pub(super) async fn execute(
+        &mut self,
+        plan: &CheckedPlan,
+        looked: &Looked,
+        sink: Sink<'_>,
+    ) -> Result<Executed, EngineError> {
+        let mut executed = Executed::default();
+        let now = self.world.clock.now();
+        let mut todo: Vec<(&Step, StepId)> = Vec::new();
+        let run = self.world.dice.roll();
+        for step in &plan.plan().steps {
+            let pause = self.memory.pause(&step.resource, step.action.word(), &key(step), now);
+            if step.gate.is_some() || pause.is_some() || todo.len() >= STEPS_PER_TICK {
+                let mut line = step.line(OutcomeWord::Planned);
+                if let Some(pause) = pause {
+                    line.message = format!("tried again in {}", Millis(pause.0.div_ceil(100) * 100));
+                    executed.pause = Some(executed.pause.map_or(pause, |p| p.min(pause)));
+                }
+                executed.later.push(line);
+                continue;
+            }
+            let id = StepId(format!("{run:016x}-{}", todo.len()));
+            todo.push((step, id));
+        }
+        if todo.is_empty() {
+            return Ok(executed);
+        }
+        let wall = self.world.clock.wall();
+        let begins: Vec<Begin> = todo.iter().map(|(step, id)| begin(step, id, looked, wall)).collect();
+        self.world.store.begin(&begins)?;
+        let mut finishes = Vec::new();
+        let mut failed: BTreeSet<ResourceId> = BTreeSet::new();
+        for ((step, id), begun) in todo.iter().zip(&begins) {
+            let started = self.world.clock.now();
+            let outcome = if failed.contains(&step.resource) {
+                Outcome::Retry("an earlier step on it failed".to_owned())
+            } else {
+                act(&Hand::new(&self.world), step).await
+            };
+            let took = self.world.clock.now() - started;
+            let (word, message) = describe(&outcome);
+            if !matches!(word, OutcomeWord::Changed | OutcomeWord::Already) {
+                failed.insert(step.resource.clone());
+            } else if let Action::Service(ServiceAction::Restart { .. } | ServiceAction::Spawn(_)) = step.action {
+                self.memory.requested.remove(&step.resource.name);
+            }
+            let failure = failed.contains(&step.resource).then(|| message.clone());
+            let dice = self.world.dice.roll();
+            self.memory.tried(&step.resource, step.action.word(), &key(step), failure, started, dice);
+            let mut line = step.line(word);
+            line.message.clone_from(&message);
+            line.duration_ms = took.0;
+            sink(&line);
+            executed.done.push(line);
+            let then = then(step, &outcome, begun.claim.as_ref(), looked);
+            if matches!(then, Then::Release(_)) {
+                executed.released.insert(step.resource.clone());
+            }
+            finishes.push(self.finish(step, id, word, message, then));
+        }
+        self.world.store.finish(&finishes)?;
+        Ok(executed)
+    }
+
+    fn finish(&self, step: &Step, id: &StepId, word: OutcomeWord, message: String, then: Then) -> Finish {
+        let at = self.world.clock.wall();
+        let text = [step.action.word(), &step.detail, &message].into_iter().filter(|t| !t.is_empty());
+        let event = Event {
+            seq: 0,
+            at,
+            resource: step.resource.clone(),
+            reason: step.reason,
+            cause: step.cause,
+            message: text.collect::<Vec<_>>().join(": "),
+        };
+        let outcome = serde_json::to_value(word).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        Finish { step: id.clone(), outcome, message, at, then, event }
+    }
+}
+
+async fn act(hand: &Hand<'_>, step: &Step) -> Outcome {
+    match &step.action {
+        Action::AcceptHub | Action::ReleaseHub => Outcome::Changed(None),
+        Action::Service(action) => apply::apply(hand, &step.resource.name, action).await,
+    }
+}
+
+fn describe(outcome: &Outcome) -> (OutcomeWord, String) {
+    match outcome {
+        Outcome::Changed(unit) => (OutcomeWord::Changed, unit.as_deref().map(pid_text).unwrap_or_default()),
+        Outcome::Already => (OutcomeWord::Already, String::new()),
+        Outcome::Retry(why) => (OutcomeWord::Retry, why.clone()),
+        Outcome::Never(why) => (OutcomeWord::Failed, why.clone()),
+        Outcome::Unsure(why) => (OutcomeWord::Unsure, why.clone()),
+    }
+}
+
+fn pid_text(unit: &Unit) -> String {
+    let Some(process) = &unit.process else { return String::new() };
+    // A restart is begun by stopping what runs; its successor gets its pid when that is gone.
+    let verb = if unit.phase == Phase::Stopping { "stopping " } else { "" };
+    format!("{verb}pid {}", process.pid)
+}
+
+/// What makes two attempts attempts at the same thing.
+fn key(step: &Step) -> String {
+    let launch = inputs_of(step).map(|i| i.launch.digest.to_string()).unwrap_or_default();
+    format!("{} {launch}", step.reason)
+}
+
+fn inputs_of(step: &Step) -> Option<&Inputs> {
+    match &step.action {
+        Action::Service(
+            ServiceAction::Spawn(inputs) | ServiceAction::Restart { inputs, .. } | ServiceAction::Update(inputs),
+        ) => Some(inputs),
+        _ => None,
+    }
+}
+
+fn begin(step: &Step, id: &StepId, looked: &Looked, at: crate::model::time::Timestamp) -> Begin {
+    Begin {
+        step: id.clone(),
+        resource: step.resource.clone(),
+        action: step.action.word().to_owned(),
+        reason: step.reason.to_string(),
+        source: step.source.to_string(),
+        at,
+        claim: claim(step, looked),
+    }
+}
+
+/// What the ledger holds from the beginning of the step on.
+fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
+    if step.claim == Claim::None {
+        return None;
+    }
+    let resource = look::resource(looked, &step.resource)?;
+    let before = looked.owned.get(&step.resource);
+    let mut record = record_of(before).unwrap_or_default();
+    record.port = looked.ports.get(&step.resource.name).copied();
+    if let (Claim::Launch, Some(inputs)) = (step.claim, inputs_of(step)) {
+        record.module = resource.module.as_ref().map(|m| (m.source.path.clone(), m.source.text.to_string()));
+        record.parts.clone_from(&inputs.parts);
+        record.row = inputs.row.as_ref().map(|r| r.name.clone());
+        record.home = record.row.as_ref().map(|_| looked.home.to_string_lossy().into_owned());
+    }
+    let generation = match before {
+        Some(owned) if owned.digest == resource.digest => owned.generation,
+        Some(owned) => owned.generation + 1,
+        None => 1,
+    };
+    Some(Owned {
+        id: step.resource.clone(),
+        generation,
+        digest: resource.digest.clone(),
+        document: resource.document.json.clone(),
+        source: resource.document.origin.to_string(),
+        base: plan::base(resource),
+        record: encode(&record),
+    })
+}
+
+/// What the ledger holds after the step.
+fn then(step: &Step, outcome: &Outcome, claim: Option<&Owned>, looked: &Looked) -> Then {
+    let base = claim.or_else(|| looked.owned.get(&step.resource));
+    match (&step.action, outcome) {
+        (Action::ReleaseHub, _) => Then::Release(step.resource.clone()),
+        (Action::Service(ServiceAction::Release { .. }), Outcome::Changed(_) | Outcome::Already) => {
+            Then::Release(step.resource.clone())
+        }
+        (Action::Service(ServiceAction::Stop), Outcome::Changed(_)) => with_process(base, None),
+        (Action::Service(_), Outcome::Changed(Some(unit))) => {
+            with_process(base, unit.process.as_ref().map(|p| (p.pid, p.start_ticks)))
+        }
+        _ => Then::Keep,
+    }
+}
+
+fn with_process(owned: Option<&Owned>, process: Option<(u32, u64)>) -> Then {
+    match (owned, record_of(owned)) {
+        (Some(owned), Some(record)) => {
+            Then::Own(Owned { record: encode(&Record { process, ..record }), ..owned.clone() })
+        }
+        _ => Then::Keep,
+    }
+}
+
+fn encode(record: &Record) -> String {
+    serde_json::to_string(record).expect("a record is plain data with string keys")
+}

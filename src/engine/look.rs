@@ -1,0 +1,265 @@
+//! Looks: files, ledger, keeper, sockets, rows, each once per tick, and every service through them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Engine, EngineError, Mode, ports};
+use crate::desired::{self, Desired, LastGood, Manifest, Resource};
+use crate::document::Document;
+use crate::kinds::hub::spec::HubSpec;
+use crate::kinds::service::inputs::{self, Setting};
+use crate::kinds::service::module::{self, ModuleFault, Modules};
+use crate::kinds::service::observe::{self, State};
+use crate::kinds::{Spec, schema};
+use crate::model::id::{KindName, Name, ResourceId};
+use crate::model::observed::Observed;
+use crate::model::source::SourceFile;
+use crate::model::span::Span;
+use crate::model::unit::Millis;
+use crate::plan::{Leaving, record_of};
+use crate::ports::files::FileError;
+use crate::ports::probes::Verdict;
+use crate::ports::store::{JournalLine, Owned};
+use crate::ports::world::Facts;
+use crate::ports::{Look, PortError};
+
+/// After so long a tree that is "being rewritten" is looked at all the same: a lock file of git may have been left by a crash.
+const BUSY_LIMIT: Millis = Millis(600_000);
+
+/// How long the first answers of probes are waited for: a loopback probe takes a few milliseconds.
+const FIRST_ANSWERS: Millis = Millis(1_000);
+
+/// Everything one tick knows.
+pub(super) struct Looked {
+    pub desired: Desired,
+    pub owned: BTreeMap<ResourceId, Owned>,
+    pub leaving: BTreeMap<ResourceId, Leaving>,
+    pub open: Vec<JournalLine>,
+    pub seen: BTreeMap<Name, Observed<State>>,
+    pub ports: BTreeMap<Name, u16>,
+    pub hub: HubSpec,
+    pub home: PathBuf,
+    /// Some documents vanished a moment ago and get a second look before that counts.
+    pub unconfirmed: bool,
+    /// The tree is being rewritten; the text says by what.
+    pub busy: Option<String>,
+}
+
+impl Engine {
+    pub(super) async fn look(&mut self, mode: Mode) -> Result<Looked, EngineError> {
+        let owned = self.world.store.owned()?;
+        let open = if self.recovered { Vec::new() } else { self.world.store.open_steps()? };
+        let (desired, busy) = self.desire(&owned);
+        let hub = desired.hub.as_deref().cloned().unwrap_or_default();
+        let home = self.home(&desired, &hub);
+        let (leaving, unconfirmed) = self.leaving(&desired, &owned, mode);
+        let facts = Facts {
+            units: self.world.keeper.list().await,
+            listeners: self.world.sockets.listeners(),
+            rows: self.world.registry.rows(&home),
+            home: home.clone(),
+            key: self.world.store.key()?,
+        };
+        let busy_ports: BTreeSet<u16> =
+            facts.listeners.as_ref().map(|l| l.by_port.keys().copied().collect()).unwrap_or_default();
+        let ports = ports::assign(&desired, &owned, &busy_ports, hub.port_range);
+        let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode).await;
+        Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, busy })
+    }
+
+    /// Files to desired. Each file is read again only when its text changed.
+    pub(super) fn desire(&mut self, owned: &BTreeMap<ResourceId, Owned>) -> (Desired, Option<String>) {
+        let scan = self.world.files.scan();
+        let now = self.world.clock.now();
+        let busy = scan.busy.clone().filter(|_| {
+            let since = *self.busy_since.get_or_insert(now);
+            (now - since) < BUSY_LIMIT
+        });
+        if scan.busy.is_none() {
+            self.busy_since = None;
+        }
+        let manifests = self.manifests(&scan.files);
+        let modules = self.modules(&desired::wanted_modules(&manifests));
+        let last_good: Vec<LastGood> = owned.values().map(last_good).collect();
+        let desired = Desired::link(desired::Input {
+            root: &scan.root,
+            manifests: &manifests,
+            problems: &scan.problems,
+            modules: &modules,
+            last_good: &last_good,
+        });
+        (desired, busy)
+    }
+
+    fn manifests(&mut self, files: &[SourceFile]) -> Vec<Arc<Manifest>> {
+        let present: BTreeSet<&Path> = files.iter().map(|f| f.path.as_path()).collect();
+        self.manifests.retain(|path, _| present.contains(path.as_path()));
+        let read = |file: &SourceFile| match self.manifests.get(&file.path) {
+            Some(manifest) if manifest.source == *file => manifest.clone(),
+            _ => {
+                let manifest = Arc::new(Manifest::read(file, schema::schemas()));
+                self.manifests.insert(file.path.clone(), manifest.clone());
+                manifest
+            }
+        };
+        files.iter().map(read).collect()
+    }
+
+    /// The module.json of every module folder that a document names.
+    fn modules(&self, paths: &[PathBuf]) -> Modules {
+        let read = |path: &PathBuf| match self.world.files.read(path) {
+            Ok(text) => {
+                let source = SourceFile { shown: path.to_string_lossy().into(), path: path.clone(), text };
+                module::parse(&source).map(Arc::new).map_err(|problems| ModuleFault::Invalid { source, problems })
+            }
+            Err(FileError::Missing) => Err(ModuleFault::Missing),
+            Err(FileError::Unreadable(why)) => Err(ModuleFault::Unreadable(why)),
+        };
+        paths.iter().map(|path| (path.clone(), read(path))).collect()
+    }
+
+    fn home(&self, desired: &Desired, hub: &HubSpec) -> PathBuf {
+        let folder = desired.resources.values().find(|r| r.id.kind == KindName::Hub).map(|r| r.document.folder.clone());
+        match (&hub.home, folder) {
+            (Some(home), Some(folder)) => inputs::tidy(&folder.join(home)),
+            _ => self.world.place.state.join("home"),
+        }
+    }
+
+    /// What we own and nothing declares. In a run that acts, a document that vanished must be missing twice.
+    fn leaving(
+        &mut self,
+        desired: &Desired,
+        owned: &BTreeMap<ResourceId, Owned>,
+        mode: Mode,
+    ) -> (BTreeMap<ResourceId, Leaving>, bool) {
+        let missing: BTreeSet<ResourceId> =
+            owned.keys().filter(|id| !desired.resources.contains_key(*id)).cloned().collect();
+        let now = self.world.clock.now();
+        let (confirmed, waiting) = if mode.dry { (missing, false) } else { self.memory.confirm_missing(missing, now) };
+        let read = |id: &ResourceId| {
+            let owned = &owned[id];
+            let document = Document::from_stored(&owned.document, PathBuf::from(&owned.base), &owned.source).ok();
+            let origin = document.as_ref().map(|d| d.origin.clone());
+            Leaving {
+                origin: origin.unwrap_or_else(|| Span::file_start(owned.source.as_str().into())),
+                spec: document.and_then(|d| Spec::read(&d, &mut Vec::new())),
+            }
+        };
+        (confirmed.into_iter().map(|id| (id.clone(), read(&id))).collect(), waiting)
+    }
+
+    async fn observe(
+        &self,
+        desired: &Desired,
+        leaving: &BTreeMap<ResourceId, Leaving>,
+        facts: &Facts,
+        ports: &BTreeMap<Name, u16>,
+        hub: &HubSpec,
+        mode: Mode,
+    ) -> BTreeMap<Name, Observed<State>> {
+        let look = Look::new(&self.world, facts);
+        let wall = self.world.clock.wall();
+        let origin = hub.effective_origin();
+        let origins = origins(hub);
+        let mut seen = BTreeMap::new();
+        for (id, resource) in &desired.resources {
+            let Spec::Service(spec) = &resource.spec else { continue };
+            let state = if mode.down {
+                observe::observe_unit(&look, &id.name)
+            } else {
+                let setting = Setting {
+                    name: &id.name,
+                    spec,
+                    module: resource.module.as_deref(),
+                    folder: &resource.document.folder,
+                    origin: &origin,
+                    origins: &origins,
+                    home: &facts.home,
+                    port: ports.get(&id.name).copied(),
+                };
+                observe::observe(&look, &resource.document, &setting, wall).await
+            };
+            seen.insert(id.name.clone(), state);
+        }
+        first_answers(&look, &mut seen, mode).await;
+        for id in leaving.keys().filter(|id| id.kind == KindName::Service) {
+            seen.insert(id.name.clone(), observe::observe_unit(&look, &id.name));
+        }
+        seen
+    }
+
+    /// Tells the keeper which processes answered their probes. A fact for its restart table, not a change of the world.
+    pub(super) async fn tell_ready(&self, looked: &Looked) -> Result<(), PortError> {
+        for (name, seen) in &looked.seen {
+            let Observed::Present(state) = seen else { continue };
+            // Only an answer of a probe counts: that a program runs the keeper knows itself.
+            let good = state.verdict == Verdict::Good && is_probed(state);
+            if let Some(unit) = state.unit.as_ref().filter(|u| good && !u.ready)
+                && let Some(process) = &unit.process
+            {
+                self.world.keeper.ready(name, process.pid).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_probed(state: &State) -> bool {
+    matches!(&state.inputs, Some(Ok(inputs)) if inputs.probe.is_some())
+}
+
+/// A fresh process knows nothing of probes yet. What was ready before is asked once before anything is said of it, so that a look at
+/// a converged machine says so at once; a run that only looks asks everything.
+async fn first_answers(look: &Look<'_>, seen: &mut BTreeMap<Name, Observed<State>>, mode: Mode) {
+    let unasked = |state: &State| {
+        let before = state.unit.as_ref().is_some_and(|u| u.ready || mode.dry);
+        before && state.verdict == Verdict::Pending && is_probed(state)
+    };
+    let is_unasked = |seen: &Observed<State>| matches!(seen, Observed::Present(state) if unasked(state));
+    if !seen.values().any(is_unasked) {
+        return;
+    }
+    look.probes().settle(FIRST_ANSWERS).await;
+    for (name, seen) in seen.iter_mut() {
+        if let Observed::Present(state) = seen
+            && unasked(state)
+        {
+            state.verdict = observe::verdict(look, name, state.unit.as_ref(), state.inputs.as_ref());
+        }
+    }
+}
+
+/// All origins under which the hub is reached: its issuer, those the Hub names, and the loopback ones.
+fn origins(hub: &HubSpec) -> String {
+    let port = hub.listen.rsplit(':').next().unwrap_or_default();
+    let loopback = [format!("http://localhost:{port}"), format!("http://127.0.0.1:{port}")];
+    let mut all = vec![hub.effective_origin()];
+    for origin in hub.accepted_origins.iter().chain(&loopback) {
+        if !all.contains(origin) {
+            all.push(origin.clone());
+        }
+    }
+    all.join(",")
+}
+
+/// What the ledger has of a resource, to fall back on.
+fn last_good(owned: &Owned) -> LastGood {
+    let module = record_of(Some(owned)).and_then(|r| r.module).and_then(|(path, text)| {
+        let shown = path.to_string_lossy().into();
+        module::parse(&SourceFile { shown, path, text: text.into() }).ok().map(Arc::new)
+    });
+    LastGood {
+        id: owned.id.clone(),
+        document: owned.document.clone(),
+        base: PathBuf::from(&owned.base),
+        source: owned.source.clone(),
+        module,
+    }
+}
+
+/// The resource that a step is about, wherever it stands.
+pub(super) fn resource<'a>(looked: &'a Looked, id: &ResourceId) -> Option<&'a Resource> {
+    looked.desired.resources.get(id)
+}

@@ -1,0 +1,147 @@
+//! What the engine remembers between ticks and may forget with the process: attempts and their pauses, missing documents that
+//! still need a second look. Everything that must survive is in the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::id::{Name, ResourceId};
+use crate::model::time::Tick;
+use crate::model::unit::Millis;
+
+/// First and longest pause between attempts at the same step.
+pub const FIRST_PAUSE: Millis = Millis(1_000);
+pub const LONGEST_PAUSE: Millis = Millis(300_000);
+/// After so many attempts in a row without success a resource counts as stalled.
+pub const STALLED_AFTER: u32 = 10;
+/// After so many, a run that must end stops waiting for it.
+pub const HOPELESS_AFTER: u32 = 3;
+/// A document that vanished counts as removed only if it is still missing after this: editors save by renaming.
+pub const SECOND_LOOK: Millis = Millis(100);
+
+/// Attempts at one step.
+#[derive(Clone, Debug)]
+struct Tries {
+    /// What makes it the same step: action, reason, what is to run. Another key starts anew.
+    key: String,
+    count: u32,
+    not_before: Tick,
+    failure: Option<String>,
+}
+
+/// The engine's memory.
+#[derive(Debug, Default)]
+pub struct Memory {
+    tries: BTreeMap<(ResourceId, &'static str), Tries>,
+    missing: BTreeMap<ResourceId, Tick>,
+    /// Removals that were admitted by the budget and are under way.
+    pub admitted: BTreeSet<ResourceId>,
+    /// Services that a person asked to restart.
+    pub requested: BTreeSet<Name>,
+    /// How often in a row nothing could be done while something was unsettled.
+    pub relooks: u32,
+    /// Resources with open steps, until a look has resolved them.
+    pub reopened: BTreeSet<ResourceId>,
+}
+
+impl Memory {
+    /// How long this step still has to wait.
+    pub fn pause(&self, id: &ResourceId, action: &'static str, key: &str, now: Tick) -> Option<Millis> {
+        let tries = self.tries.get(&(id.clone(), action)).filter(|t| t.key == key)?;
+        let left = tries.not_before - now;
+        (left.0 > 0).then_some(left)
+    }
+
+    /// Notes an attempt. `dice` spreads the pauses, so that what failed together is not tried together.
+    pub fn tried(
+        &mut self,
+        id: &ResourceId,
+        action: &'static str,
+        key: &str,
+        failure: Option<String>,
+        now: Tick,
+        dice: u64,
+    ) {
+        let tries = self.tries.entry((id.clone(), action)).or_insert_with(|| Tries {
+            key: String::new(),
+            count: 0,
+            not_before: now,
+            failure: None,
+        });
+        if tries.key != key {
+            *tries = Tries { key: key.to_owned(), count: 0, not_before: now, failure: None };
+        }
+        tries.count = tries.count.saturating_add(1);
+        tries.not_before = now + pause_after(tries.count, dice);
+        tries.failure = failure;
+    }
+
+    /// All is well with it: earlier attempts do not count any more.
+    pub fn settled(&mut self, id: &ResourceId) {
+        self.tries.retain(|(other, _), _| other != id);
+    }
+
+    /// How often the most tried step of a resource was tried in a row, and what it last failed with.
+    pub fn attempts(&self, id: &ResourceId) -> (u32, Option<&str>) {
+        let of_it = self.tries.iter().filter(|((other, _), _)| other == id).map(|(_, tries)| tries);
+        of_it.fold((0, None), |(count, failure), t| (count.max(t.count), t.failure.as_deref().or(failure)))
+    }
+
+    /// Splits missing documents into those missed long enough and those that need a second look.
+    pub fn confirm_missing(&mut self, missing: BTreeSet<ResourceId>, now: Tick) -> (BTreeSet<ResourceId>, bool) {
+        self.missing.retain(|id, _| missing.contains(id));
+        let mut waiting = false;
+        let mut confirmed = BTreeSet::new();
+        for id in missing {
+            let since = *self.missing.entry(id.clone()).or_insert(now);
+            if (now - since) >= SECOND_LOOK {
+                confirmed.insert(id);
+            } else {
+                waiting = true;
+            }
+        }
+        (confirmed, waiting)
+    }
+}
+
+/// Exponential from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`], with 10 % jitter either way.
+fn pause_after(count: u32, dice: u64) -> Millis {
+    let doubled = FIRST_PAUSE.0.saturating_mul(1 << count.saturating_sub(1).min(20));
+    let base = doubled.min(LONGEST_PAUSE.0);
+    let tenth = base / 10;
+    Millis(base - tenth + dice % (2 * tenth + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::{KindName, Name};
+
+    fn id() -> ResourceId {
+        ResourceId::new(KindName::Service, Name::new("a").expect("a name"))
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_start_anew_for_another_step() {
+        let mut memory = Memory::default();
+        let mut last = Millis(0);
+        for _ in 0..20 {
+            memory.tried(&id(), "spawn", "k", None, Tick(0), 0);
+            let pause = memory.pause(&id(), "spawn", "k", Tick(0)).expect("waits");
+            assert!(pause >= last, "{pause} after {last}");
+            last = pause;
+        }
+        assert!(last <= Millis(LONGEST_PAUSE.0 * 11 / 10));
+        assert_eq!(memory.pause(&id(), "spawn", "other", Tick(0)), None);
+        memory.settled(&id());
+        assert_eq!(memory.pause(&id(), "spawn", "k", Tick(0)), None);
+    }
+
+    #[test]
+    fn a_document_that_comes_back_was_never_missing() {
+        let mut memory = Memory::default();
+        let all = BTreeSet::from([id()]);
+        assert_eq!(memory.confirm_missing(all.clone(), Tick(0)), (BTreeSet::new(), true));
+        assert_eq!(memory.confirm_missing(BTreeSet::new(), Tick(50)), (BTreeSet::new(), false));
+        assert_eq!(memory.confirm_missing(all.clone(), Tick(120)), (BTreeSet::new(), true));
+        assert_eq!(memory.confirm_missing(all.clone(), Tick(220)), (all, false));
+    }
+}

@@ -1,0 +1,132 @@
+//! Ticks until everything is settled, or nothing more can be hoped for, or the time is over.
+
+use std::collections::BTreeSet;
+
+use super::report::Report;
+use super::{Engine, EngineError, Mode};
+use crate::model::event::Cause;
+use crate::model::id::ResourceId;
+use crate::model::output::{OutcomeWord, StepLine, Summary};
+use crate::model::time::Tick;
+use crate::model::unit::Millis;
+use crate::ports::Answer;
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rang {
+    /// Something happened; it does not say what.
+    Woken,
+    /// The time is over.
+    Time,
+    /// A person or the service manager wants us to end.
+    Cancelled,
+}
+
+/// What the engine waits on between ticks. Rings that come while nobody waits are not lost.
+pub trait Bell {
+    /// Waits for a ring, at most so long.
+    fn wait(&self, at_most: Millis) -> Answer<'_, Rang>;
+}
+
+/// How long to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    pub timeout: Millis,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Settled,
+    /// What is left will not come right by waiting.
+    Doomed,
+    TimedOut,
+    Cancelled,
+}
+
+/// Follows a run: steps as they finish, reports as they are made.
+pub trait Watcher {
+    fn step(&mut self, line: &StepLine);
+    fn report(&mut self, report: &Report);
+}
+
+/// Counts over several ticks.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    begun: Tick,
+    planned: BTreeSet<(ResourceId, String)>,
+    changed: usize,
+    drift: BTreeSet<ResourceId>,
+    pruned: BTreeSet<ResourceId>,
+}
+
+impl Totals {
+    pub fn from(begun: Tick) -> Self {
+        Self { begun, ..Self::default() }
+    }
+
+    /// Adds a tick.
+    pub fn add(&mut self, report: &Report) {
+        for step in report.steps.iter().chain(&report.later) {
+            self.planned.insert((step.resource.clone(), step.action.clone()));
+            if step.cause == Cause::Drift {
+                self.drift.insert(step.resource.clone());
+            }
+        }
+        self.changed += report.steps.iter().filter(|s| s.outcome == OutcomeWord::Changed).count();
+        self.drift.extend(report.drifted.iter().cloned());
+        self.pruned.extend(report.pruned.iter().cloned());
+    }
+
+    /// The summary of everything so far, standing as the last report says.
+    pub fn summary(&self, last: &Report, now: Tick) -> Summary {
+        Summary {
+            planned: self.planned.len(),
+            changed: self.changed,
+            drift: self.drift.len(),
+            pruned: self.pruned.len(),
+            in_sync: last.settled && !last.invalid() && last.refusal.is_none() && last.held.is_empty(),
+            duration_ms: (now - self.begun).0,
+            ..last.summary()
+        }
+    }
+}
+
+impl Engine {
+    /// Ticks until settled, doomed, cancelled, or out of time.
+    ///
+    /// # Errors
+    /// As [`Engine::tick`].
+    pub async fn converge(
+        &mut self,
+        bell: &dyn Bell,
+        mode: Mode,
+        until: Until,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(Verdict, Report, Summary), EngineError> {
+        let clock = self.world().clock.clone();
+        let begun = clock.now();
+        let mut totals = Totals::from(begun);
+        loop {
+            let report = self.tick(mode, &mut |line| watcher.step(line)).await?;
+            totals.add(&report);
+            watcher.report(&report);
+            let left = until.timeout.0.saturating_sub((clock.now() - begun).0);
+            let verdict = match &report {
+                r if r.settled => Some(Verdict::Settled),
+                r if r.doomed => Some(Verdict::Doomed),
+                _ if left == 0 => Some(Verdict::TimedOut),
+                _ => None,
+            };
+            if let Some(verdict) = verdict {
+                let summary = totals.summary(&report, clock.now());
+                return Ok((verdict, report, summary));
+            }
+            let pause = report.next.unwrap_or(Millis(250)).0.min(left);
+            if pause > 0 && bell.wait(Millis(pause)).await == Rang::Cancelled {
+                let summary = totals.summary(&report, clock.now());
+                return Ok((Verdict::Cancelled, report, summary));
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! One tick: look, plan, check, do, record. On a converged machine it does nothing and writes nothing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::look::Looked;
+use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
+use super::report::{Report, wait_line};
+use super::{Engine, EngineError, Mode, Sink};
+use crate::kinds::Spec;
+use crate::kinds::service::inputs;
+use crate::kinds::service::plan::{PORT_GRACE, STEADY, Standing};
+use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
+use crate::model::event::{Cause, Event};
+use crate::model::id::{KindName, ResourceId};
+use crate::model::observed::Observed;
+use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
+use crate::model::unit::Millis;
+use crate::plan::status::{self, Circumstance};
+use crate::plan::{self, CheckedPlan, Input};
+
+/// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
+const FIRST_RELOOK: Millis = Millis(250);
+const LAST_RELOOK: Millis = Millis(15_000);
+
+impl Engine {
+    /// One look-plan-act round. Finished steps go to the sink as they finish.
+    ///
+    /// # Errors
+    /// When the ledger fails, or the plan breaks its own rules. Nothing is half-recorded then.
+    pub async fn tick(&mut self, mode: Mode, sink: Sink<'_>) -> Result<Report, EngineError> {
+        let looked = self.look(mode).await?;
+        if let (Some(busy), false) = (&looked.busy, mode.dry || mode.down) {
+            let report = Report {
+                busy: Some(busy.clone()),
+                next: Some(Millis(500)),
+                sources: looked.desired.sources.clone(),
+                ..Report::default()
+            };
+            return Ok(report);
+        }
+        self.memory.reopened.extend(looked.open.iter().map(|line| line.resource.clone()));
+        let requested = std::mem::take(&mut self.memory.requested);
+        let input = Input {
+            desired: &looked.desired,
+            owned: &looked.owned,
+            leaving: &looked.leaving,
+            seen: &looked.seen,
+            ports: &looked.ports,
+            requested: &requested,
+            reopened: &self.memory.reopened,
+            admitted: &self.memory.admitted,
+            down: mode.down,
+            allow_prune: mode.allow_prune,
+            home: &looked.home,
+        };
+        let plan = plan::make(&input);
+        let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
+        self.memory.requested = requested;
+        self.memory.admitted.clone_from(&checked.plan().pruned);
+        if mode.dry {
+            return self.report(&looked, &checked, super::execute::Executed::default(), mode);
+        }
+        // Best effort: if it fails, the keeper thinks less of the process, and the next tick says it again.
+        let _ = self.tell_ready(&looked).await;
+        let executed = self.execute(&checked, &looked, sink).await?;
+        self.close_open(&looked)?;
+        self.report(&looked, &checked, executed, mode)
+    }
+
+    /// Steps that a crash left open are resolved by having looked: what they did or did not do was part of this look.
+    fn close_open(&mut self, looked: &Looked) -> Result<(), EngineError> {
+        if self.recovered {
+            return Ok(());
+        }
+        let unknown = |id: &ResourceId| matches!(looked.seen.get(&id.name), Some(Observed::Unknown(_)));
+        let resolved: Vec<_> = looked.open.iter().filter(|l| !unknown(&l.resource)).map(|l| l.step.clone()).collect();
+        self.recovered = resolved.len() == looked.open.len();
+        if !resolved.is_empty() {
+            self.world.store.close_open(&resolved, self.world.clock.wall())?;
+        }
+        if self.recovered {
+            self.memory.reopened.clear();
+        }
+        Ok(())
+    }
+
+    fn report(
+        &mut self,
+        looked: &Looked,
+        checked: &CheckedPlan,
+        executed: super::execute::Executed,
+        mode: Mode,
+    ) -> Result<Report, EngineError> {
+        let plan = checked.plan();
+        let mut report = Report {
+            problems: looked.desired.problems.iter().chain(&plan.problems).cloned().collect(),
+            sources: looked.desired.sources.clone(),
+            refusal: plan.refusal.clone(),
+            pruned: executed.released,
+            interval: Some(looked.hub.interval),
+            ..Report::default()
+        };
+        if mode.dry {
+            report.steps = plan.steps.iter().map(|s| s.line(OutcomeWord::Planned)).collect();
+        } else {
+            report.steps = executed.done;
+            report.later = executed.later;
+        }
+        let before = self.world.store.conditions()?;
+        let mut changed: Vec<(ResourceId, Vec<Condition>)> = Vec::new();
+        let mut events = Vec::new();
+        let mut unsettled = false;
+        let mut hope = false;
+        for (id, standing) in &plan.standings {
+            let circumstance = self.circumstance(id, standing, looked, checked);
+            let old = before.get(id).map_or(&[][..], Vec::as_slice);
+            let conditions = status::conditions(standing, &circumstance, old, self.world.clock.wall());
+            let acted = report.steps.iter().chain(&report.later).any(|s| s.resource == *id);
+            // What has a step of its own under way is told by that step.
+            let moving = report.steps.iter().any(|s| s.resource == *id && moves(s));
+            if standing.settled() && !acted {
+                self.memory.settled(id);
+            } else if !standing.settled() {
+                unsettled = true;
+                let hopeless = standing.doomed || self.memory.attempts(id).0 >= HOPELESS_AFTER;
+                hope |= !hopeless;
+                if !moving {
+                    let (source, text) = (source_of(looked, id), wait_text(standing, &circumstance));
+                    report.waits.push(wait_line(id, standing.reason, &text, &source, hopeless));
+                }
+            }
+            if standing.drifted.is_some() {
+                report.drifted.insert(id.clone());
+            }
+            if circumstance.held.is_some() || circumstance.frozen.is_some() {
+                report.held.insert(id.clone());
+            }
+            if conditions != old {
+                events.extend(transitions(id, old, &conditions));
+                changed.push((id.clone(), conditions.clone()));
+            }
+            report.resources.push(self.line(looked, id, standing, &circumstance, conditions));
+        }
+        self.frozen_without_standing(looked, checked, &mut report);
+        report.documents = looked.desired.resources.iter().map(|(id, r)| (id.clone(), r.document.clone())).collect();
+        report.declared = looked.desired.resources.len();
+        report.also = also(looked);
+        self.history = looked.hub.history;
+        for gone in before.keys().filter(|id| !plan.standings.contains_key(*id) && !looked.owned.contains_key(*id)) {
+            changed.push((gone.clone(), Vec::new()));
+        }
+        if !mode.dry {
+            if !changed.is_empty() {
+                self.world.store.set_conditions(&changed)?;
+            }
+            if !events.is_empty() {
+                self.world.store.record(&events)?;
+            }
+        }
+        let busy_now = !report.steps.is_empty() || looked.unconfirmed;
+        report.settled = !unsettled && !busy_now && report.later.is_empty();
+        report.doomed = unsettled && !hope && !busy_now;
+        report.next = self.next(looked, &report, executed.pause);
+        Ok(report)
+    }
+
+    fn circumstance(
+        &self,
+        id: &ResourceId,
+        standing: &Standing,
+        looked: &Looked,
+        checked: &CheckedPlan,
+    ) -> Circumstance {
+        let (attempts, failure) = self.memory.attempts(id);
+        let held = looked.desired.resources.get(id).and_then(|r| r.held.as_ref());
+        let frozen = checked.plan().frozen.contains(id).then(|| self.frozen(checked));
+        Circumstance {
+            held: held.map(|h| h.message.clone()),
+            frozen,
+            no_progress: (attempts >= STALLED_AFTER && !standing.settled())
+                .then(|| format!("the same step was tried {attempts} times in a row")),
+            failure: failure.map(str::to_owned),
+            generation: looked.owned.get(id).map_or(0, |o| o.generation),
+        }
+    }
+
+    fn frozen(&self, checked: &CheckedPlan) -> (Reason, String) {
+        match &checked.plan().refusal {
+            Some(refusal) => (Reason::PruneBudget, refusal.hint()),
+            None => (
+                Reason::TreeIncomplete,
+                "no longer declared, and kept until the tree can be read completely".to_owned(),
+            ),
+        }
+    }
+
+    /// What is no longer declared and may not be removed is left alone; it is shown as held all the same.
+    fn frozen_without_standing(&self, looked: &Looked, checked: &CheckedPlan, report: &mut Report) {
+        for id in &checked.plan().frozen {
+            report.held.insert(id.clone());
+            if checked.plan().standings.contains_key(id) {
+                continue;
+            }
+            let (reason, message) = self.frozen(checked);
+            let standing = Standing {
+                started: true,
+                ready: false,
+                completed: false,
+                reason,
+                message,
+                doomed: true,
+                drifted: None,
+            };
+            let circumstance = self.circumstance(id, &standing, looked, checked);
+            report.resources.push(self.line(looked, id, &standing, &circumstance, Vec::new()));
+        }
+    }
+
+    fn line(
+        &self,
+        looked: &Looked,
+        id: &ResourceId,
+        standing: &Standing,
+        circumstance: &Circumstance,
+        conditions: Vec<Condition>,
+    ) -> ResourceLine {
+        let state = match looked.seen.get(&id.name) {
+            Some(Observed::Present(state)) if id.kind == KindName::Service => Some(state),
+            _ => None,
+        };
+        let unit = state.and_then(|s| s.unit.as_ref());
+        let process = unit.and_then(|u| u.process.as_ref());
+        let port = looked.ports.get(&id.name).copied().filter(|_| id.kind == KindName::Service);
+        ResourceLine {
+            kind: id.kind,
+            name: id.name.clone(),
+            source: source_of(looked, id),
+            generation: circumstance.generation,
+            conditions,
+            phase: status::phase(standing, circumstance),
+            pid: process.map(|p| p.pid),
+            port,
+            restarts: unit.map(|u| u.restarts),
+            uptime_ms: process.and(state).map(|s| s.uptime.0),
+            last_exit: unit.and_then(|u| u.last_exit.as_ref()).map(ToString::to_string),
+        }
+    }
+
+    fn next(&mut self, looked: &Looked, report: &Report, pause: Option<Millis>) -> Option<Millis> {
+        if report.settled {
+            self.memory.relooks = 0;
+            return None;
+        }
+        if !report.steps.is_empty() {
+            self.memory.relooks = 0;
+            // What was just done is looked at again at once.
+            return Some(Millis(0));
+        }
+        if looked.unconfirmed {
+            return Some(super::memory::SECOND_LOOK);
+        }
+        let grown = Millis(FIRST_RELOOK.0.saturating_mul(1 << self.memory.relooks.min(10))).min(LAST_RELOOK);
+        self.memory.relooks = self.memory.relooks.saturating_add(1);
+        let young = looked.seen.values().filter_map(|seen| match seen {
+            Observed::Present(s) if s.unit.as_ref().is_some_and(|u| u.process.is_some()) => {
+                [STEADY, PORT_GRACE].into_iter().find(|limit| s.uptime < *limit).map(|l| Millis(l.0 - s.uptime.0))
+            }
+            _ => None,
+        });
+        young.chain(pause).chain([grown]).min()
+    }
+}
+
+/// Whether a step is done, or would be done at once.
+fn moves(step: &StepLine) -> bool {
+    match step.outcome {
+        OutcomeWord::Planned => step.message.is_empty(),
+        OutcomeWord::Changed | OutcomeWord::Already => true,
+        OutcomeWord::Retry | OutcomeWord::Failed | OutcomeWord::Unsure => false,
+    }
+}
+
+fn wait_text(standing: &Standing, circumstance: &Circumstance) -> String {
+    match &circumstance.failure {
+        Some(failure) if !standing.message.contains(failure.as_str()) => format!("{}: {failure}", standing.message),
+        _ => standing.message.clone(),
+    }
+}
+
+fn source_of(looked: &Looked, id: &ResourceId) -> String {
+    let origin = looked.desired.resources.get(id).map(|r| &r.document.origin);
+    origin.or_else(|| looked.leaving.get(id).map(|l| &l.origin)).map(ToString::to_string).unwrap_or_default()
+}
+
+/// Files outside the tree that a change of must wake us.
+fn also(looked: &Looked) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::from([looked.home.join("services.json")]);
+    for resource in looked.desired.resources.values() {
+        let Spec::Service(spec) = &resource.spec else { continue };
+        let folder = &resource.document.folder;
+        let secrets = spec.secret_env.values().filter_map(|s| s.file.as_ref());
+        paths.extend(spec.env_file.iter().chain(secrets).map(|name| inputs::tidy(&folder.join(name))));
+        paths.extend(spec.module.iter().map(|m| inputs::tidy(&folder.join(m)).join(".parachute/module.json")));
+    }
+    paths
+}
+
+/// A line of history for every condition that turned.
+fn transitions(id: &ResourceId, old: &[Condition], new: &[Condition]) -> Vec<Event> {
+    let kinds: BTreeSet<ConditionType> = old.iter().chain(new).map(|c| c.kind).collect();
+    let find = |all: &[Condition], kind| all.iter().find(|c: &&Condition| c.kind == kind).cloned();
+    let mut events = Vec::new();
+    for kind in kinds {
+        let (was, is) = (find(old, kind), find(new, kind));
+        let truth = |c: &Option<Condition>| c.as_ref().map_or(ConditionStatus::False, |c| c.status);
+        if truth(&was) == truth(&is) || kind == ConditionType::Reconciling {
+            continue;
+        }
+        let Some(now) = is.or(was) else { continue };
+        let turned = truth(&find(new, kind));
+        let message = match turned {
+            ConditionStatus::True => format!("{kind:?}: {}", now.message),
+            ConditionStatus::False if kind == ConditionType::Ready => format!("not Ready: {}", now.message),
+            ConditionStatus::False => format!("no longer {kind:?}"),
+            ConditionStatus::Unknown => format!("{kind:?} unknown: {}", now.message),
+        };
+        let cause = if kind == ConditionType::Drifted { Cause::Drift } else { Cause::Intent };
+        let at = now.last_transition_time;
+        events.push(Event { seq: 0, at, resource: id.clone(), reason: now.reason, cause, message });
+    }
+    events
+}
