@@ -14,5 +14,7 @@ pub mod kinds;
 pub mod desired;
 /// Look, plan, do, record; the only owner of change.
 pub mod engine;
+/// The process that is parent of every module.
+pub mod keeper;
 /// Desired, ledger and observed to ordered steps; pure.
 pub mod plan;

@@ -1,0 +1,585 @@
+//! The units: feeds events to the restart table and does what it says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::diary::Diary;
+use super::logs::{Output, Shared, Trouble};
+use super::marks::{self, Mark};
+use super::spawn::{self, Limits};
+use super::strays::{self, Found};
+use super::table::{Effect, Event, KILL_AGAIN, Place, State};
+use super::wire::{Refusal, WireLaunch};
+use super::{clock, find};
+use crate::model::id::Name;
+use crate::model::time::{Tick, Timestamp};
+use crate::model::unit::Millis;
+use crate::ports::keeper::{Exit, Launch, Policy, Process, Unit};
+
+/// While a group is being cleared of what its leader left, it is looked at after this pause, then after twice that, and so on ...
+const CLEAR_FIRST: Millis = Millis(1);
+/// ... from this pause on with a look at all processes, which costs some milliseconds ...
+const CLEAR_CLOSELY: Millis = Millis(16);
+/// ... but at least this often. Only groups whose members are not our children need it; for those that are, the kernel calls.
+const CLEAR_LAST: Millis = Millis(500);
+
+/// What the loop waits on, on behalf of units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Stream { slot: u32, stream: u8 },
+    Leader { slot: u32 },
+    Stray { pid: u32 },
+}
+
+/// The folders of a state folder.
+pub(super) struct Folders {
+    pub state: PathBuf,
+    pub run: PathBuf,
+    pub logs: PathBuf,
+}
+
+/// One unit.
+struct Slot {
+    name: Name,
+    state: State,
+    launch: Option<Launch>,
+    group: Option<Group>,
+    output: Option<Output>,
+    timer: Option<Tick>,
+    /// As last written and last shown, to write and tell only what changed.
+    mark: Option<Mark>,
+    shown: Option<Unit>,
+}
+
+/// A process group of a unit.
+struct Group {
+    pid: u32,
+    start_ticks: u64,
+    session: u32,
+    /// Set for a process that is not our child: the only way to learn of its end.
+    pidfd: Option<OwnedFd>,
+    leader_gone: bool,
+}
+
+struct Stray {
+    found: Found,
+    /// Held for the loop to wait on.
+    _pidfd: OwnedFd,
+    kill_at: Option<Tick>,
+}
+
+/// All units and what they need.
+pub(super) struct Units {
+    folders: Folders,
+    state_id: String,
+    boot_id: String,
+    limits: Limits,
+    shared: Shared,
+    pub(super) diary: Diary,
+    epoll: OwnedFd,
+    token: fn(Source) -> u64,
+    slots: BTreeMap<u32, Slot>,
+    names: BTreeMap<Name, u32>,
+    next_slot: u32,
+    /// Our children that lead a unit's group.
+    children: HashMap<u32, u32>,
+    timers: BTreeSet<(Tick, u32)>,
+    clearing: BTreeSet<u32>,
+    /// When to look at those that are being cleared, and the pause after that.
+    clear_at: Option<(Tick, Millis)>,
+    strays: Vec<Stray>,
+    changed: BTreeSet<Name>,
+    /// All processes, as of this turn of the loop.
+    census: find::Census,
+}
+
+impl Units {
+    pub(super) fn new(folders: Folders, epoll: OwnedFd, token: fn(Source) -> u64, diary: Diary) -> io::Result<Self> {
+        Ok(Self {
+            state_id: marks::state_id(&folders.state),
+            boot_id: find::boot_id(),
+            folders,
+            limits: Limits::raise(),
+            shared: Shared::new()?,
+            diary,
+            epoll,
+            token,
+            slots: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next_slot: 0,
+            children: HashMap::new(),
+            timers: BTreeSet::new(),
+            clearing: BTreeSet::new(),
+            clear_at: None,
+            strays: Vec::new(),
+            changed: BTreeSet::new(),
+            census: find::Census::default(),
+        })
+    }
+
+    /// Takes over what an earlier keeper left: first what it wrote down, then what it had no time to write down.
+    pub(super) fn adopt(&mut self) -> io::Result<()> {
+        let (marks, bad) = marks::read(&self.folders.state)?;
+        for path in bad {
+            self.diary.note(&format!("{} is no mark and is left alone", path.display()));
+        }
+        for mark in marks {
+            let (state, effects) = mark.state(&self.boot_id, clock::now());
+            let id = self.insert(&mark.unit, state);
+            self.slots.entry(id).and_modify(|slot| slot.mark = Some(mark.clone()));
+            if let Some(process) = &mark.process {
+                let lives = mark.living(&self.boot_id).is_some();
+                self.take_over(id, process, mark.session, !lives);
+            }
+            self.perform(id, effects);
+            self.settle(id);
+        }
+        let known = self.slots.values().filter_map(|s| Some(s.state.process()?.pid)).collect();
+        for found in strays::find(&self.state_id, &known) {
+            self.adopt_found(found);
+        }
+        Ok(())
+    }
+
+    fn adopt_found(&mut self, found: Found) {
+        let id = self.names.get(&found.unit).copied();
+        let has_process = id.and_then(|id| self.slots.get(&id)).is_some_and(|slot| slot.state.process().is_some());
+        if has_process {
+            return self.add_stray(found);
+        }
+        let now = clock::now();
+        let process = Process { pid: found.pid, start_ticks: found.stat.start_ticks, started: started(&found) };
+        let policy = id.and_then(|id| self.slots.get(&id)).map(|s| s.state.policy.clone());
+        let policy = policy.unwrap_or_else(marks::stopgap_policy);
+        let adopted = State::adopted(found.digest.clone(), policy, process.clone(), now.tick);
+        let id = match id.and_then(|id| Some((id, self.slots.get_mut(&id)?))) {
+            Some((id, slot)) => {
+                let (restarts, last_exit) = (slot.state.restarts, slot.state.last_exit.clone());
+                slot.state = adopted;
+                slot.state.restarts = restarts;
+                slot.state.last_exit = last_exit;
+                id
+            }
+            None => self.insert(&found.unit, adopted),
+        };
+        self.set_timer(id, None);
+        self.diary.note(&format!("{}: found process {} by its mark and adopted it", found.unit, found.pid));
+        self.take_over(id, &process, found.stat.session, false);
+        self.settle(id);
+    }
+
+    fn insert(&mut self, name: &Name, state: State) -> u32 {
+        self.next_slot += 1;
+        let slot = Slot {
+            name: name.clone(),
+            state,
+            launch: None,
+            group: None,
+            output: None,
+            timer: None,
+            mark: None,
+            shown: None,
+        };
+        self.slots.insert(self.next_slot, slot);
+        self.names.insert(name.clone(), self.next_slot);
+        self.next_slot
+    }
+
+    /// Watches a process that is not our child, and its output.
+    fn take_over(&mut self, id: u32, process: &Process, session: u32, leader_gone: bool) {
+        self.open_output(id);
+        let pidfd = if leader_gone { None } else { pidfd(process) };
+        let mut gone = leader_gone;
+        if let Some(fd) = &pidfd {
+            let data = EventData::new_u64((self.token)(Source::Leader { slot: id }));
+            let _ = epoll::add(&self.epoll, fd, data, EventFlags::IN);
+        } else {
+            gone = true;
+        }
+        let group = Group { pid: process.pid, start_ticks: process.start_ticks, session, pidfd, leader_gone: gone };
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.group = Some(group);
+        }
+        if gone && !leader_gone {
+            self.leader_ended(id, Exit::Unknown);
+        }
+    }
+
+    fn add_stray(&mut self, found: Found) {
+        let process = Process { pid: found.pid, start_ticks: found.stat.start_ticks, started: Timestamp(0) };
+        let Some(fd) = pidfd(&process) else { return };
+        let data = EventData::new_u64((self.token)(Source::Stray { pid: found.pid }));
+        if epoll::add(&self.epoll, &fd, data, EventFlags::IN).is_err() {
+            return;
+        }
+        self.diary.note(&format!("{}: process {} has its mark and is not its own", found.unit, found.pid));
+        self.changed.insert(found.unit.clone());
+        self.strays.push(Stray { found, _pidfd: fd, kill_at: None });
+    }
+
+    /// Feeds one event to the table, does what it says, and writes down and tells what became of it.
+    fn feed(&mut self, id: u32, event: Event) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let effects = slot.state.on(event, clock::now());
+        self.perform(id, effects);
+        self.settle(id);
+    }
+
+    /// Does effects, and feeds what follows from them.
+    fn perform(&mut self, id: u32, effects: Vec<Effect>) {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Spawn => {
+                    let event = self.spawn(id);
+                    let Some(slot) = self.slots.get_mut(&id) else { return };
+                    queue.extend(slot.state.on(event, clock::now()));
+                }
+                Effect::Signal(number) => {
+                    let signal = Signal::from_named_raw(number).unwrap_or(Signal::TERM);
+                    self.signal(id, signal);
+                    if signal != Signal::KILL {
+                        // What is stopped (SIGSTOP) cannot hear the signal before it goes on.
+                        self.signal(id, Signal::CONT);
+                    }
+                }
+                Effect::KillGroup => {
+                    self.note(id, "still there after its grace: SIGKILL to its group");
+                    self.signal(id, Signal::KILL);
+                }
+                Effect::SetTimer(at) => self.set_timer(id, Some(at)),
+                Effect::CancelTimer => self.set_timer(id, None),
+            }
+        }
+    }
+
+    fn spawn(&mut self, id: u32) -> Event {
+        self.open_output(id);
+        self.turn();
+        let Some(slot) = self.slots.get_mut(&id) else { return Event::SpawnFailed(String::new()) };
+        let result = (|| {
+            let launch = slot.launch.as_ref().ok_or("its launch is not known")?;
+            let output = slot.output.as_ref().ok_or("its output cannot be opened; see keeper.log")?;
+            let ends = output.ends().map_err(|cause| format!("its output: {cause}"))?;
+            let mark = format!("{}/{}/{}", self.state_id, slot.name, launch.digest);
+            spawn::spawn(
+                launch,
+                &mark,
+                ends,
+                self.shared.null(),
+                &self.limits,
+                Timestamp(clock::wall().as_millisecond()),
+            )
+        })();
+        match result {
+            Ok((process, session)) => {
+                let (pid, start_ticks) = (process.pid, process.start_ticks);
+                slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone: false });
+                self.children.insert(pid, id);
+                Event::Spawned(process)
+            }
+            Err(why) => {
+                self.note(id, &format!("could not be started: {why}"));
+                Event::SpawnFailed(why)
+            }
+        }
+    }
+
+    fn open_output(&mut self, id: u32) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.output.is_some() {
+            return;
+        }
+        let output = match Output::open(&self.folders.run, &self.folders.logs, &slot.name, &slot.state.policy) {
+            Ok(output) => output,
+            Err(cause) => return self.note(id, &format!("its output cannot be opened: {cause}")),
+        };
+        for (stream, fd) in (0_u8..).zip(output.fds()) {
+            let data = EventData::new_u64((self.token)(Source::Stream { slot: id, stream }));
+            if let Err(cause) = epoll::add(&self.epoll, fd, data, EventFlags::IN) {
+                return self.note(id, &format!("its output cannot be watched: {cause}"));
+            }
+        }
+        slot.output = Some(output);
+    }
+
+    /// Signals the group, if it is still ours: a process id may have been given to another one.
+    fn signal(&self, id: u32, signal: Signal) {
+        let Some(group) = self.slots.get(&id).and_then(|slot| slot.group.as_ref()) else { return };
+        let Some(pid) = Pid::from_raw(group.pid.cast_signed()) else { return };
+        // Our own child keeps its number until we have waited for it.
+        let own = !group.leader_gone && group.pidfd.is_none();
+        // So does any other, even as a zombie; and when it is gone for good, the rest of its group holds the number.
+        let sure = own
+            || find::stat(group.pid).is_some_and(|s| s.start_ticks == group.start_ticks)
+            || find::group_lives(group.pid, group.session);
+        if sure && rustix::process::kill_process_group(pid, signal).is_err() && !group.leader_gone {
+            // It left the group that it was started in.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    fn set_timer(&mut self, id: u32, at: Option<Tick>) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if let Some(old) = std::mem::replace(&mut slot.timer, at) {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, id));
+        }
+    }
+
+    /// Writes the mark if it changed, tells watchers if something they can see changed, and notes what is being cleared.
+    fn settle(&mut self, id: u32) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if matches!(slot.state.place, Place::Clearing { .. }) {
+            if self.clearing.insert(id) {
+                self.clear_at = Some((clock::tick() + CLEAR_FIRST, CLEAR_FIRST));
+            }
+        } else {
+            self.clearing.remove(&id);
+            if self.clearing.is_empty() {
+                self.clear_at = None;
+            }
+        }
+        let session = slot.group.as_ref().map_or(0, |group| group.session);
+        let mark = Mark::of(&slot.name, &slot.state, &self.boot_id, session);
+        let mut trouble = None;
+        if slot.mark.as_ref() != Some(&mark) {
+            match marks::write(&self.folders.run, &mark) {
+                Ok(()) => slot.mark = Some(mark),
+                // The process can still be found by the mark in its environment.
+                Err(cause) => trouble = Some(format!("{}: its mark cannot be written: {cause}", slot.name)),
+            }
+        }
+        let unit = marks::unit(&slot.name, &slot.state, Vec::new());
+        if slot.shown.as_ref() != Some(&unit) {
+            slot.shown = Some(unit);
+            self.changed.insert(slot.name.clone());
+        }
+        if let Some(text) = trouble {
+            self.diary.note(&text);
+        }
+    }
+
+    fn note(&mut self, id: u32, text: &str) {
+        if let Some(slot) = self.slots.get(&id) {
+            self.diary.note(&format!("{}: {text}", slot.name));
+        }
+    }
+
+    fn note_trouble(&mut self, id: u32, trouble: Option<Trouble>) {
+        match trouble {
+            Some(Trouble::Began(cause)) => self.note(id, &format!("output is dropped: {cause}")),
+            Some(Trouble::Over(bytes)) => self.note(id, &format!("output is kept again; {bytes} bytes were dropped")),
+            None => {}
+        }
+    }
+
+    /// A child was waited for. Most are leaders of units; the others were left to us by processes that are gone.
+    pub(super) fn reaped(&mut self, pid: u32, exit: Exit) {
+        if let Some(id) = self.children.remove(&pid) {
+            self.leader_ended(id, exit);
+        }
+    }
+
+    /// Looks whether groups are empty now; to be called when children were reaped. With `closely` it looks at all processes,
+    /// to see that what is left of a group is dead and only nobody waits for it.
+    pub(super) fn check_cleared(&mut self, closely: bool) {
+        for id in self.clearing.iter().copied().collect::<Vec<_>>() {
+            let group = self.slots.get(&id).and_then(|slot| slot.group.as_ref());
+            let left =
+                |g: &Group| if closely { self.census.group_lives(g.pid, g.session) } else { find::numbered(g.pid) };
+            if !group.is_some_and(left) {
+                self.drain(id);
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.group = None;
+                }
+                self.feed(id, Event::GroupGone);
+            }
+        }
+    }
+
+    fn leader_ended(&mut self, id: u32, exit: Exit) {
+        self.drain(id);
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(group) = &mut slot.group else { return };
+        if let Some(fd) = group.pidfd.take() {
+            let _ = epoll::delete(&self.epoll, &fd);
+        }
+        group.leader_gone = true;
+        // The parent of an adopted one may not have waited for it yet. Whether it is that or more is not worth a look at all
+        // processes: a moment later it is seen for nothing.
+        let unreaped = find::stat(group.pid).is_some_and(|s| s.start_ticks == group.start_ticks);
+        let left = unreaped || self.census.group_lives(group.pid, group.session);
+        if !left {
+            slot.group = None;
+        }
+        self.feed(id, Event::Exited { exit, left });
+    }
+
+    fn drain(&mut self, id: u32) {
+        let output = self.slots.get_mut(&id).and_then(|slot| slot.output.as_mut());
+        let trouble = output.and_then(|output| output.drain(&mut self.shared));
+        self.note_trouble(id, trouble);
+    }
+
+    /// What was seen of processes is old: time has passed, or one was born.
+    pub(super) fn turn(&mut self) {
+        self.census = find::Census::default();
+    }
+
+    /// Something that the loop waits on has happened.
+    pub(super) fn happened(&mut self, source: Source) {
+        match source {
+            Source::Stream { slot: id, stream } => {
+                let output = self.slots.get_mut(&id).and_then(|slot| slot.output.as_mut());
+                let trouble = output.and_then(|output| output.pump(usize::from(stream), &mut self.shared).1);
+                self.note_trouble(id, trouble);
+            }
+            Source::Leader { slot } => {
+                let adopted = self.slots.get(&slot).and_then(|s| s.group.as_ref()).is_some_and(|g| g.pidfd.is_some());
+                if adopted {
+                    self.leader_ended(slot, Exit::Unknown);
+                }
+            }
+            Source::Stray { pid } => {
+                if let Some(at) = self.strays.iter().position(|stray| stray.found.pid == pid) {
+                    self.changed.insert(self.strays.remove(at).found.unit);
+                }
+            }
+        }
+    }
+
+    /// The next moment at which something is due.
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        let strays = self.strays.iter().filter_map(|stray| stray.kill_at);
+        let others = self.timers.first().map(|(at, _)| *at).into_iter().chain(self.clear_at.map(|(at, _)| at));
+        others.chain(strays).min()
+    }
+
+    /// Does what is due.
+    pub(super) fn due(&mut self) {
+        let now = clock::tick();
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.set_timer(id, None);
+            self.feed(id, Event::TimerDue);
+        }
+        if let Some((at, pause)) = self.clear_at
+            && at <= now
+        {
+            let pause = Millis(pause.0 * 2).min(CLEAR_LAST);
+            self.clear_at = Some((now + pause, pause));
+            self.check_cleared(pause >= CLEAR_CLOSELY);
+        }
+        for stray in &mut self.strays {
+            if stray.kill_at.is_some_and(|at| at <= now) {
+                stray.kill_at = Some(now + KILL_AGAIN);
+                signal_stray(&stray.found, Signal::KILL);
+            }
+        }
+    }
+
+    /// The names of units that changed since this was last asked.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(super) fn any_alive(&self) -> bool {
+        self.slots.values().any(|slot| slot.state.alive())
+    }
+
+    pub(super) fn list(&self) -> Vec<Unit> {
+        self.names.values().filter_map(|id| self.unit(*id)).collect()
+    }
+
+    fn unit(&self, id: u32) -> Option<Unit> {
+        let slot = self.slots.get(&id)?;
+        let strays = self.strays.iter().filter(|stray| stray.found.unit == slot.name);
+        Some(marks::unit(&slot.name, &slot.state, strays.map(|stray| stray.found.pid).collect()))
+    }
+
+    pub(super) fn ensure(&mut self, name: &Name, launch: WireLaunch, policy: Policy, again: bool) -> Option<Unit> {
+        let launch = Launch::from(launch);
+        let digest = launch.digest.clone();
+        let id = match self.names.get(name) {
+            Some(id) => *id,
+            None => self.insert(name, State::new(digest.clone(), policy.clone())),
+        };
+        let slot = self.slots.get_mut(&id)?;
+        slot.launch = Some(launch);
+        if let Some(output) = &mut slot.output {
+            output.set_policy(&policy);
+        }
+        self.feed(id, Event::Ensure { digest, policy, again });
+        self.unit(id)
+    }
+
+    pub(super) fn stop(&mut self, name: &Name) {
+        if let Some(id) = self.names.get(name).copied() {
+            self.feed(id, Event::Stop);
+        }
+    }
+
+    pub(super) fn ready(&mut self, name: &Name, pid: u32) {
+        if let Some(id) = self.names.get(name).copied() {
+            self.feed(id, Event::Ready { pid });
+        }
+    }
+
+    pub(super) fn stop_strays(&mut self, name: &Name) {
+        let grace = self.names.get(name).and_then(|id| self.slots.get(id)).map(|slot| slot.state.policy.stop_grace);
+        let kill_at = clock::tick() + grace.unwrap_or(KILL_AGAIN);
+        for stray in self.strays.iter_mut().filter(|stray| stray.found.unit == *name && stray.kill_at.is_none()) {
+            stray.kill_at = Some(kill_at);
+            signal_stray(&stray.found, Signal::TERM);
+            signal_stray(&stray.found, Signal::CONT);
+        }
+    }
+
+    pub(super) fn forget(&mut self, name: &Name) -> Result<(), Refusal> {
+        let Some(id) = self.names.get(name).copied() else { return Ok(()) };
+        if self.slots.get(&id).is_some_and(|slot| slot.state.alive()) {
+            return Err(Refusal::Retry(format!("{name} still has a process")));
+        }
+        marks::remove(&self.folders.run, name).map_err(|cause| Refusal::Retry(cause.to_string()))?;
+        self.set_timer(id, None);
+        self.names.remove(name);
+        if let Some(output) = self.slots.remove(&id).and_then(|slot| slot.output) {
+            output.remove();
+        }
+        self.changed.insert(name.clone());
+        Ok(())
+    }
+}
+
+/// A hold on this very process, or nothing if it is gone.
+fn pidfd(process: &Process) -> Option<OwnedFd> {
+    let fd = rustix::process::pidfd_open(Pid::from_raw(process.pid.cast_signed())?, PidfdFlags::empty()).ok()?;
+    // Looked at after it was opened: what is open is then this process and no later one with the same number.
+    find::lives(process.pid, process.start_ticks).then_some(fd)
+}
+
+fn signal_stray(found: &Found, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(found.pid.cast_signed())
+        && find::lives(found.pid, found.stat.start_ticks)
+    {
+        let _ = rustix::process::kill_process_group(pid, signal);
+    }
+}
+
+/// When a process was started, by the wall clock: its age is known in ticks since boot, which Linux shows as 1/100 s (proc(5),
+/// `USER_HZ`).
+fn started(found: &Found) -> Timestamp {
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let since_boot = boot.tv_sec.saturating_mul(1_000);
+    let start = i64::try_from(found.stat.start_ticks).unwrap_or(i64::MAX).saturating_mul(10);
+    Timestamp(clock::wall().as_millisecond().saturating_sub(since_boot.saturating_sub(start).max(0)))
+}

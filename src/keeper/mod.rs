@@ -1,0 +1,28 @@
+//! The keeper: one small process per state folder that is the parent of every unit. It knows units, processes, signals and
+//! output, and nothing of kinds, documents, plans or HTTP. Single-threaded: one epoll, no ticks, zero wake-ups when idle.
+//!
+//! `trueup` may come and go; the keeper holds the processes. The keeper may be killed too: no unit notices, and the next
+//! keeper adopts them all (see [`marks`]).
+
+mod actor;
+mod clock;
+mod connections;
+mod diary;
+mod error;
+/// Reading `/proc`: who lives, since when, with which mark, in which process group.
+pub mod find;
+/// The output of units: FIFOs in, stamped and rotated files out.
+pub mod logs;
+/// What the keeper writes down of each unit, so that the next keeper finds it again.
+pub mod marks;
+mod server;
+mod spawn;
+mod strays;
+/// The restart table: a pure function from (state, event) to (state, effects).
+pub mod table;
+/// The lines that the keeper and its clients exchange.
+pub mod wire;
+
+pub use connections::{SOCKET, short_path};
+pub use error::KeeperError;
+pub use server::run;

@@ -1,0 +1,56 @@
+//! Processes that carry our mark and that no mark file names: a keeper was killed between starting them and writing them down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::find::{self, Stat};
+use crate::model::digest::Digest;
+use crate::model::id::Name;
+
+/// A process found by the mark in its environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub unit: Name,
+    pub digest: Digest,
+    pub pid: u32,
+    pub stat: Stat,
+}
+
+/// Looks through all processes. `known` are the units' own. Ordered by start, the newest first.
+pub(super) fn find(state_id: &str, known: &BTreeSet<u32>) -> Vec<Found> {
+    let all = find::all();
+    let likely = all.iter().filter(|(pid, stat)| candidate(**pid, stat) && !known.contains(pid));
+    let likely = likely.filter(|(pid, _)| !descends(**pid, known, &all));
+    let mut found: Vec<Found> = likely
+        .filter_map(|(pid, stat)| {
+            let mark = find::mark(*pid)?;
+            let (unit, digest) = mark.strip_prefix(state_id)?.strip_prefix('/')?.split_once('/')?;
+            Some(Found {
+                unit: Name::new(unit).ok()?,
+                digest: serde_json::from_value::<Digest>(digest.into()).ok()?,
+                pid: *pid,
+                stat: *stat,
+            })
+        })
+        .collect();
+    found.sort_by_key(|f| std::cmp::Reverse((f.stat.start_ticks, f.pid)));
+    found
+}
+
+/// What a keeper starts leads its group and never its session.
+fn candidate(pid: u32, stat: &Stat) -> bool {
+    stat.alive() && stat.group == pid && stat.session != pid
+}
+
+/// A unit's process may start groups of its own; they are its business.
+fn descends(pid: u32, known: &BTreeSet<u32>, all: &BTreeMap<u32, Stat>) -> bool {
+    let mut at = pid;
+    // Parents are older, so this ends; the bound holds against a table that changed while it was read.
+    for _ in 0..all.len() {
+        let Some(stat) = all.get(&at) else { return false };
+        if known.contains(&stat.parent) {
+            return true;
+        }
+        at = stat.parent;
+    }
+    false
+}
