@@ -10,6 +10,8 @@ pub mod model;
 pub mod ports;
 /// One folder per kind, the same files in each.
 pub mod kinds;
+/// Ports made real.
+pub mod adapters;
 /// Documents to one checked graph.
 pub mod desired;
 /// Look, plan, do, record; the only owner of change.

@@ -1,0 +1,28 @@
+//! The ports made real. Nothing here knows a kind, a plan or a document; it only does what a port promises.
+
+/// The system's clocks and its source of chance.
+pub mod clock;
+/// The only door to the process environment.
+pub mod environment;
+/// Reading the manifest tree, and being woken when it changes.
+pub mod files;
+/// The client of the keeper.
+pub mod keeper;
+/// The kernel lock on a state folder.
+pub mod lock;
+/// Readiness probes on tokio tasks.
+pub mod probes;
+/// services.json in the home of the modules.
+pub mod registry;
+/// Environment variables and secret commands.
+pub mod secrets;
+/// The kernel's tables of listening sockets.
+pub mod sockets;
+/// The ledger in SQLite.
+pub mod sqlite;
+
+/// One small GET to a loopback port.
+pub mod web;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,246 @@
+//! Readiness probes, one tokio task each. They run on the engine's thread (`spawn_local`: a `LocalSet` or a
+//! `LocalRuntime`), so looking at a verdict is reading a cell.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Command;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::web;
+use crate::model::id::Name;
+use crate::model::secret::Secret;
+use crate::model::unit::Millis;
+use crate::ports::Answer;
+use crate::ports::probes::{Ask, Probe, Probes, Verdict};
+
+/// The shortest pause between attempts on a module that is starting. A refused connection costs some 50 microseconds, so
+/// this is at most one percent of a core.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// Attempts on a starting module come at least this often while it is [`YOUNG`]: nobody who waits for it notices 100 ms then.
+const YOUNG_PAUSE: Duration = Duration::from_millis(100);
+
+/// While a process is this young, its probe is dense. Later the pause grows to the period: it may never become ready.
+const YOUNG: Duration = Duration::from_secs(10);
+
+/// Calls back when a verdict changed. It must not call the probes itself.
+pub type Wake = Rc<dyn Fn()>;
+
+/// Probes by unit on the current thread's tokio runtime.
+pub struct TokioProbes {
+    wake: Wake,
+    running: RefCell<BTreeMap<Name, Running>>,
+    /// Told whenever a probe has an answer or is gone.
+    answers: Rc<Notify>,
+}
+
+/// A probe at work. Dropping it ends its task and whatever command that has running.
+struct Running {
+    pid: u32,
+    probe: Probe,
+    known: Rc<RefCell<Known>>,
+    task: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a probe has found out.
+struct Known {
+    verdict: Verdict,
+    answered: bool,
+    good_in_a_row: u32,
+    bad_in_a_row: u32,
+}
+
+impl TokioProbes {
+    pub fn new(wake: Wake) -> Self {
+        Self { wake, running: RefCell::default(), answers: Rc::default() }
+    }
+
+    fn start(&self, pid: u32, probe: &Probe) -> Running {
+        let known = Rc::new(RefCell::new(Known::new()));
+        let (task_probe, task_known) = (probe.clone(), Rc::clone(&known));
+        let (wake, answers) = (Rc::clone(&self.wake), Rc::clone(&self.answers));
+        let task = tokio::task::spawn_local(async move { attempts(&task_probe, &task_known, &*wake, &answers).await });
+        Running { pid, probe: probe.clone(), known, task: task.abort_handle() }
+    }
+}
+
+impl Probes for TokioProbes {
+    fn watch(&self, name: &Name, pid: u32, probe: &Probe) -> Verdict {
+        let mut running = self.running.borrow_mut();
+        if let Some(old) = running.get(name).filter(|old| old.pid == pid && old.probe == *probe) {
+            return old.known.borrow().verdict.clone();
+        }
+        running.insert(name.clone(), self.start(pid, probe));
+        Verdict::Pending
+    }
+
+    fn drop_probe(&self, name: &Name) {
+        self.running.borrow_mut().remove(name);
+        self.answers.notify_waiters();
+    }
+
+    fn settle(&self, at_most: Millis) -> Answer<'_, ()> {
+        let all_answered = || self.running.borrow().values().all(|one| one.known.borrow().answered);
+        Box::pin(async move {
+            let settled = async {
+                // On one thread nothing can be answered between the look and the wait.
+                while !all_answered() {
+                    self.answers.notified().await;
+                }
+            };
+            // Cut off by time is as good as settled: whoever asks looks at the verdicts next.
+            let _ = timeout(at_most.into(), settled).await;
+        })
+    }
+}
+
+impl Known {
+    fn new() -> Self {
+        Self { verdict: Verdict::Pending, answered: false, good_in_a_row: 0, bad_in_a_row: 0 }
+    }
+
+    /// Takes one answer in; says whether the verdict changed. Thresholds as in Kubernetes, except that a module that was
+    /// never good is said to be bad from its first bad answer on, so that people see what it is waiting for.
+    fn take(&mut self, answer: Result<(), String>, probe: &Probe) -> bool {
+        self.answered = true;
+        let verdict = match answer {
+            Ok(()) => {
+                self.bad_in_a_row = 0;
+                self.good_in_a_row = self.good_in_a_row.saturating_add(1);
+                (self.good_in_a_row >= probe.success_threshold).then_some(Verdict::Good)
+            }
+            Err(why) => {
+                self.good_in_a_row = 0;
+                self.bad_in_a_row = self.bad_in_a_row.saturating_add(1);
+                let stays = self.verdict == Verdict::Good && self.bad_in_a_row < probe.failure_threshold;
+                (!stays).then_some(Verdict::Bad(why))
+            }
+        };
+        match verdict {
+            Some(verdict) if verdict != self.verdict => {
+                self.verdict = verdict;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Asks for ever. Ends by being aborted.
+async fn attempts(probe: &Probe, known: &RefCell<Known>, wake: &dyn Fn(), answers: &Notify) {
+    sleep(probe.delay.into()).await;
+    let start = Instant::now();
+    let mut was_good = false;
+    loop {
+        let answer = attempt(probe).await;
+        let changed = known.borrow_mut().take(answer, probe);
+        was_good |= known.borrow().verdict == Verdict::Good;
+        answers.notify_waiters();
+        if changed {
+            wake();
+        }
+        sleep(pause(was_good, start.elapsed(), probe.period.into())).await;
+    }
+}
+
+/// How long to wait for the next attempt. A module that is starting is asked so often that its readiness is seen with at
+/// most five percent of delay; after [`YOUNG`] the share falls to one percent, and the pause grows up to the period.
+fn pause(was_good: bool, age: Duration, period: Duration) -> Duration {
+    if was_good {
+        // A period of zero would be a busy loop.
+        return period.max(FIRST_PAUSE);
+    }
+    if age < YOUNG { (age / 20).clamp(FIRST_PAUSE, YOUNG_PAUSE) } else { (age / 100).min(period).max(YOUNG_PAUSE) }
+}
+
+async fn attempt(probe: &Probe) -> Result<(), String> {
+    let at_most = Duration::from(probe.timeout);
+    match &probe.ask {
+        Ask::Http { port, path, headers } => {
+            let answer = web::get(*port, path, headers, at_most).await?;
+            if (200..400).contains(&answer.status) { Ok(()) } else { Err(format!("answered {}", answer.status)) }
+        }
+        Ask::Tcp { port } => match timeout(at_most, web::connect(*port)).await {
+            // Closed the polite way: a reset would reach some servers as an error that they do not expect.
+            Ok(connected) => connected.map(drop),
+            Err(_) => Err(too_long(at_most)),
+        },
+        Ask::Exec { program, argv, dir, env } => exec(program, argv, dir, env, at_most).await,
+    }
+}
+
+fn too_long(limit: Duration) -> String {
+    format!("no answer within {} ms", limit.as_millis())
+}
+
+/// Runs a command in a process group of its own. The group is killed when the time is over and when the probe is dropped;
+/// the process is reaped in both cases. Its output may hold secrets, so nobody reads it.
+async fn exec(
+    program: &Path,
+    argv: &[String],
+    dir: &Path,
+    env: &BTreeMap<String, Secret>,
+    at_most: Duration,
+) -> Result<(), String> {
+    let mut command = Command::new(program);
+    if let Some(name) = argv.first() {
+        command.arg0(name);
+    }
+    command
+        .args(argv.iter().skip(1))
+        .current_dir(dir)
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value.reveal())))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        // When this future is dropped, tokio kills and reaps the process; the guard kills the rest of its group.
+        .kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
+    let mut group = Group(child.id());
+    let ended = timeout(at_most, child.wait()).await;
+    match ended {
+        Ok(status) => {
+            group.0 = None;
+            let status = status.map_err(|error| format!("{} was lost: {error}", program.display()))?;
+            if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", program.display())) }
+        }
+        Err(_) => {
+            drop(group);
+            // The kill cannot be refused, so this is short.
+            let _ = child.wait().await;
+            Err(too_long(at_most))
+        }
+    }
+}
+
+/// The process group of a running probe command; killed on drop. Its leader is not reaped before that, so the number is ours.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(leader) = leader {
+            // It may have ended by itself a moment ago.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
