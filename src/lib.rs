@@ -12,6 +12,8 @@ pub mod ports;
 pub mod kinds;
 /// Ports made real.
 pub mod adapters;
+/// Small real modules for examples and tests.
+pub mod demo;
 /// Documents to one checked graph.
 pub mod desired;
 /// Look, plan, do, record; the only owner of change.

@@ -1,0 +1,74 @@
+//! What all demonstration modules have in common on the wire: the port, health, `.parachute/info`, the log of requests.
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::args::Args;
+use super::{Identity, registration, say};
+
+/// Listens, registers, says so in one line, and serves until it is stopped.
+pub(super) async fn serve(
+    args: &Args,
+    identity: &Identity,
+    routes: Router,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), String> {
+    let wanted = args.listen_on.unwrap_or_else(|| ladder(args, identity));
+    let bound = TcpListener::bind(("127.0.0.1", wanted)).await;
+    let listener = bound.map_err(|error| format!("{} cannot listen on port {wanted}: {error}", identity.short))?;
+    let port = listener.local_addr().map_err(|error| format!("a port without a number: {error}"))?.port();
+    if let Some(home) = &args.home
+        && let Err(error) = registration::register(home, identity, port)
+    {
+        say(&format!("{} is not registered in {}: {error}", identity.short, home.display()));
+    }
+    let pid = std::process::id();
+    say(&format!("{} listens port={port} pid={pid} logLevel={}", identity.short, args.log_level));
+    let routes = with_conventions(routes, identity, port);
+    let routes = if matches!(args.log_level.as_str(), "debug" | "trace") { routes.layer(from_fn(log)) } else { routes };
+    let until = async {
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stopped.await;
+    };
+    axum::serve(listener, routes).with_graceful_shutdown(until).await.map_err(|error| error.to_string())
+}
+
+/// services.json before configuration before PORT before the default: a wrong row makes a module listen at the wrong port.
+fn ladder(args: &Args, identity: &Identity) -> u16 {
+    registration::port_of(args.home.as_deref(), identity.row).or(args.port).unwrap_or(identity.port)
+}
+
+fn with_conventions(routes: Router, identity: &Identity, port: u16) -> Router {
+    let health = json!({ "status": "ok", "service": identity.row, "port": port, "pid": std::process::id() });
+    let info = json!({
+        "name": identity.short,
+        "manifestName": identity.row,
+        "displayName": identity.display_name,
+        "tagline": identity.tagline,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let anywhere = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))];
+    routes
+        .route(identity.health, get(async move || Json(health)))
+        .route(&format!("{}/.parachute/info", identity.mount), get(async move || (anywhere, Json(info))))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"))
+}
+
+async fn log(request: Request, next: Next) -> Response {
+    let line = format!("{} {}", request.method(), request.uri().path());
+    let response = next.run(request).await;
+    say(&format!("{line} {}", response.status().as_u16()));
+    response
+}
+
+/// The error body of all modules.
+pub(super) fn problem(status: StatusCode, error: &str, description: &str) -> Response {
+    (status, Json(json!({ "error": error, "error_description": description }))).into_response()
+}
