@@ -12,6 +12,8 @@ pub mod ports;
 pub mod kinds;
 /// Ports made real.
 pub mod adapters;
+/// One file per command; parses words, renders lines. It reaches the engine only through `cli::engine`.
+pub mod cli;
 /// Small real modules for examples and tests.
 pub mod demo;
 /// Documents to one checked graph.

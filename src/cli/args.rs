@@ -1,0 +1,355 @@
+//! The command line: every command and flag, with its help. The help is the reference manual, so each command has examples.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::ArgValueCandidates;
+
+use super::names::{self, Target};
+use crate::model::id::KindName;
+use crate::model::unit::Millis;
+
+/// Trues up one machine to a folder of YAML.
+///
+/// The folder says what should run; trueup shows what would change and why, makes it so, and keeps it so.
+#[derive(Debug, Parser)]
+#[command(name = "trueup", version, max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]
+#[command(after_long_help = MAIN_EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const MAIN_EXAMPLES: &str = "\
+Examples:
+  trueup init                  start a folder of manifests
+  trueup plan                  show what would change, and why
+  trueup reconcile --once      make it so, then leave
+  trueup reconcile             make it so, and keep it so
+  trueup get                   what there is, and how it is
+
+Exit codes (the same for every command):
+   0  done, or in sync
+   1  error
+   2  changes planned or made (only with --detailed-exitcode)
+   3  invalid manifests
+   4  refused by a safety guard
+   5  another instance holds the lock
+   6  timed out before convergence
+   7  partial: some resources failed, the rest converged
+   8  cancelled
+  64  the command line is wrong";
+
+/// Flags that every command has.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// The folder of manifests
+    #[arg(short = 'f', long, global = true, value_name = "DIR", env = "TRUEUP_MANIFESTS", default_value = "manifests")]
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub manifests: PathBuf,
+    /// The folder of trueup's own state [default: .trueup beside the manifests]
+    #[arg(long, global = true, value_name = "DIR", env = "TRUEUP_STATE", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// How to print: for people, as one JSON object per line, or as YAML documents
+    #[arg(short = 'o', long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    pub output: Format,
+    /// When to use colour; NO_COLOR and TERM=dumb are heeded
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub color: Color,
+    /// Say more about what is done (-vv: even more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+    /// YAML documents.
+    Yaml,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal that can show it.
+    #[default]
+    Auto,
+    /// Even into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a folder of manifests
+    Init(Init),
+    /// Check the manifests and report every mistake
+    Validate(Validate),
+    /// Show what would change, and why, without changing anything
+    Plan(Plan),
+    /// Make the machine as the manifests say, and keep it so
+    Reconcile(Reconcile),
+    /// List resources and how they are
+    Get(Get),
+    /// Show everything known of one resource
+    Describe(Describe),
+    /// Print what modules wrote
+    Logs(Logs),
+    /// Print what happened
+    Events(Events),
+    /// Stop services and start them again
+    Restart(Restart),
+    /// Stop every module in reverse order of dependency, then the keeper
+    Down(Down),
+    /// Explain a field of a manifest, or the code of a problem
+    Explain(Explain),
+    /// Print the JSON Schema of manifests, for editors
+    Schema(Schema),
+    /// Print the script that makes a shell complete commands, flags and resource names
+    Completions(Completions),
+    /// Be the parent of every module (started by trueup itself)
+    #[command(hide = true, after_long_help = "Examples:\n  trueup keeper --state .trueup")]
+    Keeper,
+    /// Be one of the demonstration modules
+    #[command(hide = true, disable_help_flag = true, after_long_help = "Examples:\n  trueup demo vault")]
+    Demo(Demo),
+}
+
+/// Arguments of `init`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup init                  writes manifests/hub.yaml and manifests/example.yaml
+  trueup init home             the same in the folder 'home'
+
+Files that are there already are left alone.")]
+pub struct Init {
+    /// The folder to start [default: the one of --manifests]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Arguments of `validate`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup validate              every mistake, each with its place and a hint; exit code 3 if there are any
+  trueup validate -o json      one object per mistake, for editors and CI")]
+pub struct Validate {}
+
+/// Arguments of `plan`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup plan                      what would change, and why
+  trueup plan --detailed-exitcode  exit code 2 when something would change, for CI
+  trueup plan -o json              the same as lines of JSON")]
+pub struct Plan {
+    /// Exit with 2 instead of 0 when there are changes
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// Plan as if this many removals were allowed, whatever the budget says
+    #[arg(long, value_name = "N")]
+    pub allow_prune: Option<u32>,
+}
+
+/// Arguments of `reconcile`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup reconcile                     watch the folder and keep the machine true to it
+  trueup reconcile --once              one pass to convergence, then leave; modules run on
+  trueup reconcile --once --timeout 5m --detailed-exitcode
+  trueup reconcile --once --allow-prune 12")]
+pub struct Reconcile {
+    /// Leave as soon as everything is as it should be
+    #[arg(long)]
+    pub once: bool,
+    /// Exit with 2 instead of 0 when something was changed
+    #[arg(long, requires = "once")]
+    pub detailed_exitcode: bool,
+    /// How long the whole command may take; then it exits with 6
+    #[arg(long, value_name = "DURATION", default_value = "60s", requires = "once")]
+    pub timeout: Millis,
+    /// Let one pass remove so many resources, whatever the budget says
+    #[arg(long, value_name = "N")]
+    pub allow_prune: Option<u32>,
+    /// How long to wait for another instance to finish
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub lock_timeout: Millis,
+}
+
+/// Arguments of `get`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup get                   every resource
+  trueup get services          the resources of one kind
+  trueup get service/vault     one resource
+  trueup get -o json | jq 'select(.phase == \"CrashLoop\").name'")]
+pub struct Get {
+    /// Only these: a kind, a kind and name, or a name
+    #[arg(value_name = "KIND | KIND/NAME", add = ArgValueCandidates::new(names::resource_candidates))]
+    pub targets: Vec<Target>,
+}
+
+/// Arguments of `describe`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup describe service/vault
+  trueup describe vault        when only one resource has this name")]
+pub struct Describe {
+    /// The resource: a kind and name, or a name that is unique
+    #[arg(value_name = "KIND/NAME", add = ArgValueCandidates::new(names::resource_candidates))]
+    pub target: Target,
+}
+
+/// Arguments of `logs`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup logs vault            everything that is kept
+  trueup logs -f vault clerk   follow two services, merged by time
+  trueup logs -n 100 --since 10m vault
+  trueup logs -f               follow every service")]
+pub struct Logs {
+    /// The services; all of them when none is named
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
+    pub names: Vec<Target>,
+    /// Go on with what is written from now on, until Ctrl-C
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// Only the last N lines of each service [default: all; with --follow 10]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
+    /// Only lines younger than this, such as 10m
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<Millis>,
+    /// Put the time before each line
+    #[arg(long)]
+    pub timestamps: bool,
+    #[command(flatten)]
+    pub long: LongManifests,
+}
+
+/// Arguments of `events`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup events                the last 50 events
+  trueup events -f vault       follow one resource
+  trueup events --since 1h -o json")]
+pub struct Events {
+    /// Only events of this resource
+    #[arg(value_name = "RESOURCE", add = ArgValueCandidates::new(names::resource_candidates))]
+    pub target: Option<Target>,
+    /// Go on with what happens from now on, until Ctrl-C
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// Only events younger than this, such as 1h
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<Millis>,
+    /// At most the last N events
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub lines: usize,
+    #[command(flatten)]
+    pub long: LongManifests,
+}
+
+/// Takes the place of the global flag in commands where `-f` means "follow", as in every other program that prints logs.
+/// The id is the same, so the value still arrives in [`Global::manifests`].
+#[derive(Args, Debug)]
+pub struct LongManifests {
+    /// The folder of manifests (here without the short -f)
+    #[arg(id = "manifests", long = "manifests", value_name = "DIR", env = "TRUEUP_MANIFESTS")]
+    #[arg(default_value = "manifests", value_hint = ValueHint::DirPath)]
+    pub manifests: PathBuf,
+}
+
+/// Arguments of `restart`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup restart vault
+  trueup restart vault clerk --timeout 2m")]
+pub struct Restart {
+    /// The services
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
+    pub names: Vec<Target>,
+    /// How long to wait until they are ready again; then it exits with 6
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Millis,
+}
+
+/// Arguments of `down`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup down                  stop everything; 'trueup reconcile' starts it again
+  trueup down --timeout 10s")]
+pub struct Down {
+    /// How long to wait until everything has stopped; then it exits with 6
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Millis,
+}
+
+/// Arguments of `explain`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup explain service                     the fields of a kind
+  trueup explain service.readiness.http      one field and what is in it
+  trueup explain E0102                       the code of a problem
+  trueup explain                             what can be explained")]
+pub struct Explain {
+    /// A kind, a field, or a code
+    #[arg(value_name = "KIND.FIELD | CODE")]
+    pub what: Option<String>,
+}
+
+/// Arguments of `schema`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup schema > trueup.schema.json         all kinds
+  trueup schema service                      one kind
+
+Point your editor at the file with a first line in each manifest:
+  # yaml-language-server: $schema=../trueup.schema.json")]
+pub struct Schema {
+    /// Only this kind
+    #[arg(value_name = "KIND")]
+    pub kind: Option<KindName>,
+}
+
+/// Arguments of `completions`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  echo 'source <(trueup completions bash)' >> ~/.bashrc
+  echo 'source <(trueup completions zsh)' >> ~/.zshrc
+  trueup completions fish > ~/.config/fish/completions/trueup.fish")]
+pub struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL", value_parser = ["bash", "elvish", "fish", "powershell", "zsh"])]
+    pub shell: String,
+}
+
+/// Arguments of `demo`, handed on untouched.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// What the demonstration module is told
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub args: Vec<OsString>,
+}

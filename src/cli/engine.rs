@@ -1,0 +1,153 @@
+//! The engine as the commands see it. The daemon room implements these traits; tests put a pretend engine in their place.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+use super::exit::Failure;
+use super::interrupt::Cancel;
+use crate::model::exit::Exit;
+use crate::model::id::{Name, ResourceId};
+use crate::model::output::{Description, Line, ResourceLine, Summary};
+use crate::model::time::Timestamp;
+use crate::model::unit::Millis;
+
+/// An answer that may take a moment. Not `Send`: the engine lives on one thread.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + 'a>>;
+
+/// Where lines go as they come to be. The summary of a command is not sent but returned in its [`Outcome`]; only the
+/// continuous mode sends summaries, one after each pass that did something.
+pub type Sink<'a> = dyn FnMut(Line) + 'a;
+
+/// Where the tree and its state are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The manifest folder, as the user named it.
+    pub manifests: PathBuf,
+    /// The state folder, absolute.
+    pub state: PathBuf,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ended {
+    /// Nothing more can be done: everything converged or failed for good.
+    #[default]
+    Settled,
+    /// The time was over while something was still under way.
+    TimedOut,
+    /// It was cancelled between two steps.
+    Cancelled,
+}
+
+/// A safety guard said no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    pub message: String,
+    /// The exact flag that would allow it.
+    pub hint: Option<String>,
+}
+
+/// What came of a command that looks at the tree. It decides the exit code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    pub summary: Summary,
+    /// How many mistakes (severity error) the manifests have.
+    pub invalid: usize,
+    /// Set when a guard refused a part of the plan.
+    pub refused: Option<Refusal>,
+    pub ended: Ended,
+}
+
+/// What `plan` may be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanOptions {
+    pub allow_prune: Option<u32>,
+}
+
+/// What `reconcile` may be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileOptions {
+    pub allow_prune: Option<u32>,
+    /// For the whole command; not used by the continuous mode.
+    pub timeout: Millis,
+    /// How long to wait for the lock.
+    pub lock_timeout: Millis,
+}
+
+/// Which events to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventRequest {
+    pub resource: Option<ResourceId>,
+    pub since: Option<Timestamp>,
+    /// At most this many of those that there are, the newest.
+    pub limit: usize,
+    /// Go on with new ones until cancelled.
+    pub follow: bool,
+}
+
+/// The verbs of the engine, wherever it lives: in this process, or in a daemon behind its socket.
+pub trait Control {
+    /// Checks the tree. Sends its problems.
+    fn validate<'a>(&'a self, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome>;
+    /// Looks and plans. Sends problems, steps (outcome `planned`) and waits. Changes nothing, needs no lock.
+    fn plan<'a>(&'a self, options: &'a PlanOptions, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome>;
+    /// Works until everything is settled, the time is over or it is cancelled. Sends problems, steps as they finish, and
+    /// the waiting set whenever it changes.
+    fn reconcile_once<'a>(
+        &'a self,
+        options: &'a ReconcileOptions,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome>;
+    /// Works until it is cancelled.
+    fn run_daemon<'a>(
+        &'a self,
+        options: &'a ReconcileOptions,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome>;
+    /// Every resource that is declared or owned, sorted by identity.
+    fn get(&self) -> Answer<'_, Vec<ResourceLine>>;
+    /// One resource. `log` may stay empty: the command fills it from the log files.
+    fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description>;
+    /// Sends events, oldest first.
+    fn events<'a>(&'a self, request: &'a EventRequest, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, ()>;
+    /// Stops these services and starts them again; ends when they are ready, or as [`Control::reconcile_once`] does.
+    fn restart<'a>(
+        &'a self,
+        names: &'a [Name],
+        timeout: Millis,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome>;
+    /// Stops every module in reverse order of dependency, then the keeper and the daemon, if there are any.
+    fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome>;
+}
+
+/// What the binary puts behind the commands.
+pub trait Wiring {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// Builds the engine's face for this place. Takes no lock yet.
+    fn control<'a>(&'a self, place: &'a Place) -> Answer<'a, Box<dyn Control + 'a>>;
+    /// Is the keeper of this state folder until it is told to end.
+    ///
+    /// # Errors
+    /// When it could not start.
+    fn keeper(&self, state: &Path) -> Result<Exit, Failure>;
+    /// Is a demonstration module.
+    ///
+    /// # Errors
+    /// When it could not start.
+    fn demo(&self, args: &[OsString]) -> Result<Exit, Failure>;
+}

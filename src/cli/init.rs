@@ -1,0 +1,64 @@
+//! `init`: a folder of manifests to start from. Nothing that is there already is touched.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::args;
+use super::engine::Place;
+use super::exit::Failure;
+use super::names;
+use super::render::screen::Screen;
+use super::render::show::write_data;
+use crate::model::exit::Exit;
+use crate::model::id::KindName;
+
+const HUB: &str = include_str!("init/hub.yaml");
+const EXAMPLE: &str = include_str!("init/example.yaml");
+
+pub fn run(args: &args::Init, place: &Place, screen: &mut Screen) -> Result<Exit, Failure> {
+    let dir = args.dir.as_deref().unwrap_or(&place.manifests);
+    fs::create_dir_all(dir).with_context(|| format!("the folder {} could not be made", dir.display()))?;
+    let has_hub = names::heads(dir).iter().any(|head| head.kind == KindName::Hub.as_str());
+    for (name, text) in [("hub.yaml", HUB), ("example.yaml", EXAMPLE)] {
+        let path = dir.join(name);
+        let wanted = name != "hub.yaml" || !has_hub;
+        let written = wanted && write_new(&path, text)?;
+        if !screen.is_text() {
+            write_data(screen, &serde_json::json!({"type": "file", "path": path, "written": written}));
+        } else if written {
+            screen.out(&format!("wrote {}\n", path.display()));
+        } else if wanted {
+            screen.out(&format!("kept  {}, which was there already\n", path.display()));
+        } else {
+            screen.out(&format!("kept  the Hub that {} has already\n", dir.display()));
+        }
+    }
+    if screen.is_text() {
+        screen.out(&next(dir));
+    }
+    Ok(Exit::Done)
+}
+
+fn next(dir: &Path) -> String {
+    let flag = if dir == Path::new("manifests") { String::new() } else { format!(" -f {}", dir.display()) };
+    let example = dir.join("example.yaml");
+    format!(
+        "\nNext:\n  1. put a service into {}\n  2. trueup plan{flag}              see what would happen\n  \
+         3. trueup reconcile --once{flag}  make it so\n",
+        example.display()
+    )
+}
+
+/// Writes the file if there is none. Says whether it wrote.
+fn write_new(path: &Path, text: &str) -> Result<bool, Failure> {
+    let opened = OpenOptions::new().write(true).create_new(true).open(path);
+    let mut file = match opened {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        other => other.with_context(|| format!("{} could not be made", path.display()))?,
+    };
+    file.write_all(text.as_bytes()).with_context(|| format!("{} could not be written", path.display()))?;
+    Ok(true)
+}

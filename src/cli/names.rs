@@ -1,0 +1,251 @@
+//! Names as people type them: `services`, `Service/vault`, `vault`; what they mean, and what was probably meant.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Parser;
+use clap_complete::CompletionCandidate;
+use serde::Deserialize;
+
+use super::exit::Failure;
+use crate::model::exit::Exit;
+use crate::model::id::{BadResourceId, KindName, Name, ResourceId};
+use crate::model::output::ResourceLine;
+
+/// What an argument names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every resource of a kind.
+    Kind(KindName),
+    /// One resource.
+    Id(ResourceId),
+    /// The resource with this name, whatever its kind.
+    Name(Name),
+}
+
+impl FromStr for Target {
+    type Err = BadResourceId;
+    fn from_str(text: &str) -> Result<Self, BadResourceId> {
+        if text.contains('/') {
+            text.parse().map(Self::Id)
+        } else if let Ok(kind) = text.parse() {
+            Ok(Self::Kind(kind))
+        } else {
+            Ok(Self::Name(Name::new(text)?))
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kind(kind) => kind.fmt(f),
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Target {
+    fn matches(&self, line: &ResourceLine) -> bool {
+        match self {
+            Self::Kind(kind) => line.kind == *kind,
+            Self::Id(id) => line.kind == id.kind && line.name == id.name,
+            Self::Name(name) => line.name == *name,
+        }
+    }
+
+    /// The name of a service, for commands that speak of services only. A word that is also a kind is taken as a name.
+    ///
+    /// # Errors
+    /// When it names a resource of another kind.
+    pub fn service(&self) -> Result<Name, Failure> {
+        match self {
+            Self::Name(name) => Ok(name.clone()),
+            Self::Id(id) if id.kind == KindName::Service => Ok(id.name.clone()),
+            Self::Kind(kind) => {
+                Name::new(&kind.as_str().to_ascii_lowercase()).map_err(|bad| Failure::new(Exit::Usage, bad.to_string()))
+            }
+            Self::Id(id) => Err(Failure::new(Exit::Usage, format!("{id} is not a Service"))),
+        }
+    }
+}
+
+/// The resources that the targets name; all when there are no targets. A kind without resources is no mistake.
+///
+/// # Errors
+/// When a target names a resource that is not there.
+pub fn select(all: Vec<ResourceLine>, targets: &[Target]) -> Result<Vec<ResourceLine>, Failure> {
+    for target in targets {
+        if !matches!(target, Target::Kind(_)) && !all.iter().any(|line| target.matches(line)) {
+            return Err(missing(&all, target));
+        }
+    }
+    let wanted = |line: &ResourceLine| targets.is_empty() || targets.iter().any(|target| target.matches(line));
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// The one resource that a target names.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn one(all: &[ResourceLine], target: &Target) -> Result<ResourceId, Failure> {
+    if let Target::Id(id) = target
+        && all.iter().any(|line| target.matches(line))
+    {
+        return Ok(id.clone());
+    }
+    let ids: Vec<ResourceId> = all.iter().filter(|line| target.matches(line)).map(id_of).collect();
+    match ids.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => Err(missing(all, target)),
+        more => {
+            let list = more.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Err(Failure::new(Exit::Usage, format!("'{target}' may be any of {list}")).hint("write Kind/name"))
+        }
+    }
+}
+
+/// The identity of a resource line.
+pub fn id_of(line: &ResourceLine) -> ResourceId {
+    ResourceId::new(line.kind, line.name.clone())
+}
+
+fn missing(all: &[ResourceLine], target: &Target) -> Failure {
+    let failure = Failure::new(Exit::Error, format!("there is no resource '{target}'"));
+    let near = match target {
+        Target::Id(id) => {
+            let names: Vec<String> = all.iter().map(|line| id_of(line).to_string()).collect();
+            nearest(&id.to_string(), names.iter().map(String::as_str)).map(str::to_owned)
+        }
+        _ => nearest(&target.to_string(), all.iter().map(|line| line.name.as_str())).map(str::to_owned),
+    };
+    match near {
+        Some(near) => failure.hint(format!("did you mean '{near}'?")),
+        None => failure.hint("'trueup get' lists what there is"),
+    }
+}
+
+/// The candidate that a mistyped word most probably stands for, if any is near enough.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Below this likeness a suggestion confuses more than it helps (the same figure clap uses for its own).
+    const LIKE_ENOUGH: f64 = 0.7;
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness > LIKE_ENOUGH)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The first lines of a document: enough to know who it is.
+#[derive(Debug, Deserialize)]
+pub struct Head {
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub metadata: HeadMetadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub struct HeadMetadata {
+    #[serde(default)]
+    pub name: String,
+}
+
+/// Completion must answer while a key is still going down, so it looks at no more than this.
+const MAX_FILES: usize = 2_000;
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_DEPTH: usize = 16;
+
+/// Who stands in the manifests, read quickly and forgivingly: a file that is broken counts as empty.
+pub fn heads(manifests: &Path) -> Vec<Head> {
+    let mut files = Vec::new();
+    collect(manifests, 0, &mut files);
+    files.sort();
+    let read = |path: &PathBuf| std::fs::read_to_string(path).ok();
+    let parse = |text: String| serde_yaml::from_multiple::<Head>(&text).unwrap_or_default();
+    files.iter().filter_map(read).flat_map(parse).collect()
+}
+
+fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let suffix = path.extension().and_then(|suffix| suffix.to_str());
+        if hidden || files.len() >= MAX_FILES {
+            continue;
+        }
+        if kind.is_dir() && depth < MAX_DEPTH {
+            collect(&path, depth + 1, files);
+        } else if matches!(suffix, Some("yaml" | "yml" | "json"))
+            && std::fs::metadata(&path).is_ok_and(|about| about.is_file() && about.len() <= MAX_FILE_BYTES)
+        {
+            files.push(path);
+        }
+    }
+}
+
+/// Names of services, for shell completion.
+pub fn service_candidates() -> Vec<CompletionCandidate> {
+    let heads = heads(&completed_manifests());
+    let services = heads.into_iter().filter(|head| head.kind == KindName::Service.as_str());
+    services.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
+}
+
+/// `Kind/name` of every resource, for shell completion.
+pub fn resource_candidates() -> Vec<CompletionCandidate> {
+    let ids = heads(&completed_manifests()).into_iter().filter(|head| !head.metadata.name.is_empty());
+    ids.map(|head| CompletionCandidate::new(format!("{}/{}", head.kind, head.metadata.name))).collect()
+}
+
+/// The manifest folder of the command line that is being completed: clap gives completers only the word at the cursor, so the
+/// flag is looked for among the words, and otherwise clap's own default (which knows the environment variable) holds.
+fn completed_manifests() -> PathBuf {
+    let words: Vec<_> = std::env::args_os().collect();
+    let flag = words.windows(2).find(|pair| pair[0] == "-f" || pair[0] == "--manifests");
+    if let Some(pair) = flag
+        && Path::new(&pair[1]).is_dir()
+    {
+        return PathBuf::from(&pair[1]);
+    }
+    let default = super::args::Cli::try_parse_from(["trueup", "get"]).map(|cli| cli.global.manifests);
+    default.unwrap_or_else(|_| PathBuf::from("manifests"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_kind_a_resource_or_a_name() {
+        let parse = |text: &str| text.parse::<Target>();
+        assert_eq!(parse("services").expect("kind"), Target::Kind(KindName::Service));
+        assert_eq!(parse("hub").expect("kind"), Target::Kind(KindName::Hub));
+        let vault = Name::new("vault").expect("a name");
+        assert_eq!(parse("service/vault").expect("id"), Target::Id(ResourceId::service(&vault)));
+        assert_eq!(parse("vault").expect("name"), Target::Name(vault));
+        assert!(parse("Vault").is_err());
+        assert!(parse("service/").is_err());
+        assert!(parse("widget/x").is_err());
+    }
+
+    #[test]
+    fn a_mistyped_word_finds_its_neighbour() {
+        assert_eq!(nearest("valt", ["hub", "vault"].into_iter()), Some("vault"));
+        assert_eq!(nearest("zzz", ["hub", "vault"].into_iter()), None);
+    }
+
+    #[test]
+    fn heads_are_read_from_every_document_and_broken_files_are_skipped() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let two = "apiVersion: trueup/v1\nkind: Hub\nmetadata: {name: home}\n---\nkind: Service\nmetadata:\n  name: vault\n\
+                   spec: {command: [x]}\n";
+        std::fs::write(dir.path().join("a.yaml"), two).expect("written");
+        std::fs::write(dir.path().join("b.yaml"), "kind: [").expect("written");
+        std::fs::write(dir.path().join("c.txt"), two).expect("written");
+        let heads = heads(dir.path());
+        let names: Vec<_> = heads.iter().map(|h| (h.kind.as_str(), h.metadata.name.as_str())).collect();
+        assert_eq!(names, [("Hub", "home"), ("Service", "vault")]);
+    }
+}

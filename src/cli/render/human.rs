@@ -1,0 +1,89 @@
+//! Spans, sizes and counts as people read them.
+
+/// A span of milliseconds: `4ms`, `1.2s`, `12s`, `5m12s`, `3h4m`, `2d5h`.
+pub fn span(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        1_000..10_000 => format!("{seconds}.{}s", ms % 1_000 / 100),
+        10_000..60_000 => format!("{seconds}s"),
+        60_000..3_600_000 => format!("{minutes}m{}s", seconds % 60),
+        3_600_000..86_400_000 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+/// How long ago, in whole seconds: `0s`, `12s`, `5m12s`.
+pub fn age(ms: u64) -> String {
+    if ms < 60_000 { format!("{}s", ms / 1_000) } else { span(ms) }
+}
+
+/// A size in bytes: `512B`, `1.5KiB`, `10MiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1_024 {
+        return format!("{bytes}B");
+    }
+    // Tenths, in whole numbers, so that the same size always prints the same text.
+    let mut tenths = u128::from(bytes) * 10 / 1_024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1_024;
+        unit += 1;
+    }
+    let (whole, tenth) = (tenths / 10, tenths % 10);
+    if whole >= 10 || tenth == 0 {
+        format!("{whole}{}", UNITS[unit])
+    } else {
+        format!("{whole}.{tenth}{}", UNITS[unit])
+    }
+}
+
+/// `1 resource`, `3 resources`.
+pub fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short_and_never_lie_upwards() {
+        let cases = [
+            (0, "0ms"),
+            (999, "999ms"),
+            (1_000, "1.0s"),
+            (1_299, "1.2s"),
+            (9_999, "9.9s"),
+            (10_000, "10s"),
+            (312_000, "5m12s"),
+            (3_599_999, "59m59s"),
+            (11_040_000, "3h4m"),
+            (190_800_000, "2d5h"),
+        ];
+        for (ms, text) in cases {
+            assert_eq!(span(ms), text);
+        }
+        assert_eq!(age(400), "0s");
+        assert_eq!(age(312_000), "5m12s");
+        span(u64::MAX);
+    }
+
+    #[test]
+    fn sizes_use_binary_units() {
+        for (bytes, text) in
+            [(0, "0B"), (1_023, "1023B"), (1_024, "1KiB"), (1_536, "1.5KiB"), (10 << 20, "10MiB"), (3 << 30, "3GiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+        size(u64::MAX);
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(count(1, "resource"), "1 resource");
+        assert_eq!(count(0, "resource"), "0 resources");
+    }
+}

@@ -1,0 +1,154 @@
+//! One line of output as text.
+
+use super::human::{self, count};
+use super::printable;
+use super::style::{self, paint};
+use crate::model::event::{Cause, Event};
+use crate::model::output::{ErrorLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting};
+use crate::model::problem::Severity;
+
+/// Columns are padded to these widths: lines are printed as they come, so the widest is not known.
+const RESOURCE: usize = 20;
+const ACTION: usize = 9;
+const REASON: usize = 24;
+/// So many waits are named in one line; the rest are counted.
+const WAITS_NAMED: usize = 3;
+
+/// What an action does to the machine, as a sign and a colour.
+fn sign(action: &str) -> (char, anstyle::Style) {
+    let adds = ["spawn", "start", "create", "adopt", "register", "add", "choose"];
+    let takes = ["stop", "release", "remove", "forget", "prune", "drop", "delete"];
+    let begins = |words: &[&str]| words.iter().any(|word| action.starts_with(word));
+    if begins(&adds) {
+        ('+', style::GOOD)
+    } else if begins(&takes) {
+        ('-', style::BAD)
+    } else {
+        ('~', style::CHANGE)
+    }
+}
+
+/// `+ Service/vault  spawn  Absent  manifests/vault.yaml:3:1  changed in 12ms`; what failed says why on a line of its own.
+pub fn step(line: &StepLine) -> String {
+    let (sign, colour) = sign(&line.action);
+    let plain = match line.cause {
+        Cause::Drift => format!("drift: {}", line.reason),
+        Cause::Intent => line.reason.to_string(),
+        Cause::Retry => format!("{}, again", line.reason),
+    };
+    let detail = if line.detail.is_empty() { String::new() } else { format!(" ({})", printable::line(&line.detail)) };
+    let reason = format!("{:<REASON$}", format!("{plain}{detail}"));
+    let reason = if line.cause == Cause::Drift { paint(style::DRIFT, reason) } else { reason };
+    let done = |word: &str, colour| format!("  {} in {}", paint(colour, word), human::span(line.duration_ms));
+    let outcome = match line.outcome {
+        OutcomeWord::Planned => String::new(),
+        OutcomeWord::Changed => done("changed", style::GOOD),
+        OutcomeWord::Already => done("already", style::QUIET),
+        OutcomeWord::Retry => done("to be retried", style::WARNING),
+        OutcomeWord::Failed => done("failed", style::ERROR),
+        OutcomeWord::Unsure => done("unsure", style::WARNING),
+    };
+    let message = match line.message.as_str() {
+        "" => String::new(),
+        message => format!("    {}\n", printable::line(message)),
+    };
+    let head = paint(colour, format!("{sign} {:<RESOURCE$}  {:<ACTION$}", line.resource, line.action));
+    let source = paint(style::QUIET, printable::line(&line.source));
+    format!("{head}  {reason}  {source}{outcome}\n{message}")
+}
+
+/// `… Service/clerk waits: Service/vault is not ready`.
+pub fn wait(line: &WaitLine) -> String {
+    let (word, colour) = if line.doomed { ("waits in vain", style::BAD) } else { ("waits", style::WAIT) };
+    format!("{} {word}: {}\n", paint(colour, format!("… {}", line.resource)), why(line))
+}
+
+fn why(line: &WaitLine) -> String {
+    if line.message.is_empty() { line.reason.to_string() } else { printable::line(&line.message).into_owned() }
+}
+
+/// What is waited for, on one line without an end: `Service/vault (connection refused), Service/clerk (...) and 2 more`.
+pub fn waiting(waiting: &Waiting) -> String {
+    let named = waiting.waits.iter().take(WAITS_NAMED).map(|wait| format!("{} ({})", wait.resource, why(wait)));
+    let mut text = named.collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = waiting.waits.len().checked_sub(WAITS_NAMED) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+/// `3 resources: planned 0, changed 0, in sync (4ms)`.
+pub fn summary(summary: &Summary) -> String {
+    let mut parts = vec![format!("planned {}", summary.planned), format!("changed {}", summary.changed)];
+    let notable = [
+        ("drift", summary.drift, style::DRIFT),
+        ("failed", summary.failed, style::ERROR),
+        ("waiting", summary.waiting, style::WAIT),
+        ("held", summary.held, style::WARNING),
+        ("pruned", summary.pruned, style::BAD),
+    ];
+    let notable = notable.into_iter().filter(|(_, number, _)| *number > 0);
+    parts.extend(notable.map(|(word, number, colour)| paint(colour, format!("{word} {number}"))));
+    parts.push(if summary.in_sync { paint(style::GOOD, "in sync") } else { paint(style::CHANGE, "out of sync") });
+    let head = count(summary.resources, "resource");
+    format!("{head}: {} ({})\n", parts.join(", "), human::span(summary.duration_ms))
+}
+
+/// A problem as its writer drew it, or else in the same form without the source line.
+pub fn problem(line: &ProblemLine) -> String {
+    if !line.rendered.is_empty() {
+        let drawn = printable::block(&line.rendered);
+        return format!("{}\n", drawn.trim_end_matches('\n'));
+    }
+    let (word, colour) = match line.severity {
+        Severity::Error => ("error", style::ERROR),
+        Severity::Warning => ("warning", style::WARNING),
+    };
+    let mut text = format!(
+        "{}: {}\n  --> {}:{}:{}\n",
+        paint(colour, format!("{word}[{}]", printable::line(&line.code))),
+        printable::line(&line.message),
+        printable::line(&line.file),
+        line.line,
+        line.column,
+    );
+    for also in &line.related {
+        let message = printable::line(&also.message);
+        text.push_str(&format!("  ::: {}:{}:{} {message}\n", printable::line(&also.file), also.line, also.column));
+    }
+    if let Some(hint) = &line.hint {
+        text.push_str(&format!("  = help: {}\n", printable::line(hint)));
+    }
+    text
+}
+
+/// `error: what`, then what led to it, then what to do.
+pub fn error(line: &ErrorLine) -> String {
+    let mut text = format!("{}: {}\n", paint(style::ERROR, "error"), printable::line(&line.message));
+    for cause in &line.causes {
+        text.push_str(&format!("  caused by: {}\n", printable::line(cause)));
+    }
+    if let Some(hint) = &line.hint {
+        text.push_str(&format!("  {}: {}\n", paint(style::WAIT, "help"), printable::line(hint)));
+    }
+    text
+}
+
+/// One event on one line.
+pub fn event(event: &Event) -> String {
+    let cause = match event.cause {
+        Cause::Intent => "intent".to_owned(),
+        Cause::Drift => paint(style::DRIFT, "drift "),
+        Cause::Retry => paint(style::WARNING, "retry "),
+    };
+    let at = paint(style::QUIET, event.at);
+    let message = printable::line(&event.message);
+    format!("{at}  {:<RESOURCE$}  {cause}  {:<18}  {message}\n", event.resource, event.reason).trim_end().to_owned()
+        + "\n"
+}
+
+/// A resource on one line: for streams, where there is no table.
+pub fn resource(line: &ResourceLine) -> String {
+    let id = format!("{}/{}", line.kind, line.name);
+    format!("{id:<RESOURCE$}  {}  {}\n", printable::line(&line.phase), printable::line(&line.source))
+}

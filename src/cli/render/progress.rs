@@ -1,0 +1,79 @@
+//! What is waited for: a line that moves on a terminal, a plain line now and then elsewhere.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::lines;
+use super::style::{self, paint};
+use crate::model::condition::Reason;
+use crate::model::id::ResourceId;
+use crate::model::output::Waiting;
+use crate::model::time::Timestamp;
+
+/// Plain lines come no closer than this, so that a log of a build does not fill with them.
+const QUIET_MS: i64 = 1_000;
+/// The spinner turns so often.
+const TURN: Duration = Duration::from_millis(100);
+
+/// The waiting as it was last shown.
+#[derive(Default)]
+pub struct Progress {
+    spinner: Option<ProgressBar>,
+    shown: Vec<(ResourceId, Reason)>,
+    shown_at: Option<Timestamp>,
+}
+
+impl Progress {
+    /// Takes the new set; says what to print, if anything is to be printed.
+    pub fn waiting(&mut self, waiting: &Waiting, now: Timestamp, lively: bool) -> Option<String> {
+        if waiting.waits.is_empty() {
+            self.end();
+            self.shown.clear();
+            return None;
+        }
+        let text = format!("waiting for {}", lines::waiting(waiting));
+        if lively {
+            self.spinner.get_or_insert_with(spinner).set_message(text);
+            return None;
+        }
+        let set: Vec<_> = waiting.waits.iter().map(|wait| (wait.resource.clone(), wait.reason)).collect();
+        let recent = self.shown_at.is_some_and(|at| now.0.saturating_sub(at.0) < QUIET_MS && now >= at);
+        if set == self.shown || recent {
+            return None;
+        }
+        self.shown = set;
+        self.shown_at = Some(now);
+        Some(format!("{} {text}\n", paint(style::WAIT, "…")))
+    }
+
+    /// Takes the moving line away while something is printed.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(print),
+            None => print(),
+        }
+    }
+
+    /// Takes the moving line away for good.
+    pub fn end(&mut self) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {wide_msg} {elapsed:.dim}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(TURN);
+    bar
+}
