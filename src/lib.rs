@@ -14,6 +14,8 @@ pub mod kinds;
 pub mod adapters;
 /// One file per command; parses words, renders lines. It reaches the engine only through `cli::engine`.
 pub mod cli;
+/// Wiring: the real world behind the commands, and the continuous mode.
+pub mod daemon;
 /// Small real modules for examples and tests.
 pub mod demo;
 /// Documents to one checked graph.

@@ -1,0 +1,309 @@
+//! The verbs of the command line on the real engine: in this process when the state folder is free, through the daemon's socket
+//! when a daemon holds it.
+
+use std::time::Duration;
+
+use super::bell::Ringer;
+use super::build::{self, Access, Built};
+use super::emit::{self, Emitter};
+use super::serve::{self, EndedBy, Serving};
+use super::socket;
+use super::verbs::{Reply, Verb};
+use crate::adapters::clock::SystemClock;
+use crate::adapters::files::watch::Watcher;
+use crate::adapters::lock::{LockError, StateLock};
+use crate::cli::engine::{Answer, Control, Ended, EventRequest, Outcome, Place, PlanOptions, ReconcileOptions, Sink};
+use crate::cli::exit::Failure;
+use crate::cli::interrupt::Cancel;
+use crate::engine::report::Report;
+use crate::engine::run::Watcher as _;
+use crate::engine::{Mode, Until, Verdict};
+use crate::kinds::Spec;
+use crate::model::condition::{ConditionStatus, ConditionType};
+use crate::model::exit::Exit;
+use crate::model::id::{Name, ResourceId};
+use crate::model::output::{DependencyLine, Description, Line, ResourceLine};
+use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
+use crate::ports::store::EventQuery;
+
+/// How often a waiting command tries the lock again, and a following one looks for new events.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Events shown by describe.
+const EVENTS_SHOWN: usize = 10;
+
+/// The engine of this place.
+pub(super) struct Local {
+    place: Place,
+}
+
+/// Who may act.
+enum Turn {
+    /// We: the lock is ours.
+    Ours(StateLock),
+    /// A daemon: it is asked.
+    Daemon(tokio::net::UnixStream),
+}
+
+impl Local {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place }
+    }
+
+    async fn turn(&self, patience: Millis, cancel: &Cancel) -> Result<Turn, Failure> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let held = match StateLock::acquire(&self.place.state, "trueup", SystemClock.wall()) {
+                Ok(lock) => return Ok(Turn::Ours(lock)),
+                Err(LockError::Held(held)) => held,
+                Err(error) => return Err(anyhow::Error::from(error).into()),
+            };
+            if let Some(stream) = socket::connect(&self.place.state).await {
+                return Ok(Turn::Daemon(stream));
+            }
+            if begun.elapsed() >= Duration::from(patience) {
+                return Err(Failure::locked(&held.to_string()));
+            }
+            // Both arms lose nothing.
+            tokio::select! {
+                _ = cancel.wait() => return Err(Failure::cancelled()),
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// Acts here, or has the daemon act.
+    async fn act(
+        &self,
+        verb: Verb,
+        patience: Millis,
+        cancel: &Cancel,
+        sink: &mut Sink<'_>,
+    ) -> Result<Outcome, Failure> {
+        let lock = match self.turn(patience, cancel).await? {
+            Turn::Daemon(stream) => return socket::ask(stream, &verb, cancel, sink).await,
+            Turn::Ours(lock) => lock,
+        };
+        let ringer = Ringer::new();
+        let mut built = build::build(&self.place, Access::Act, &ringer)?;
+        let mut mode = Mode::default();
+        match &verb {
+            Verb::Reconcile { options } => mode.allow_prune = options.allow_prune.map(|n| n as usize),
+            Verb::Restart { names, .. } => built.engine.request_restart(names.iter().cloned()),
+            Verb::Down { .. } => mode.down = true,
+        }
+        let bell = ringer.bell(Some(cancel.clone()));
+        let until = Until { timeout: verb.timeout() };
+        let mut emitter = Emitter::new(sink);
+        let run = built.engine.converge(&bell, mode, until, &mut emitter).await;
+        let (verdict, report, summary) = run.map_err(anyhow::Error::from)?;
+        if mode.down && verdict == Verdict::Settled {
+            built.keeper.shutdown(false).await.map_err(anyhow::Error::from)?;
+        }
+        if summary.changed > 0 {
+            built.engine.trim().map_err(anyhow::Error::from)?;
+        }
+        drop(lock);
+        Ok(emit::outcome(verdict, &report, summary).of(mode))
+    }
+
+    /// One look, and what would be done.
+    async fn look(&self, mode: Mode) -> Result<(Built, Report), Failure> {
+        let ringer = Ringer::new();
+        let mut built = build::build(&self.place, Access::Look, &ringer)?;
+        let mode = Mode { dry: true, ..mode };
+        let report = built.engine.tick(mode, &mut |_| {}).await.map_err(anyhow::Error::from)?;
+        Ok((built, report))
+    }
+
+    async fn run(&self, options: &ReconcileOptions, cancel: &Cancel, sink: &mut Sink<'_>) -> Result<Outcome, Failure> {
+        let lock = match self.turn(options.lock_timeout, cancel).await? {
+            Turn::Ours(lock) => lock,
+            Turn::Daemon(_) => return Err(Failure::locked("a daemon is running for this state folder")),
+        };
+        let ringer = Ringer::new();
+        let mut built = build::build(&self.place, Access::Act, &ringer)?;
+        let waker = ringer.clone();
+        let watcher = Watcher::start(&build::manifests(&self.place)?, move || waker.ring());
+        if let Some(reason) = watcher.polling() {
+            tracing::warn!(%reason, "file events are not available; the tree is looked at regularly instead");
+        }
+        let (to, clients) = tokio::sync::mpsc::unbounded_channel();
+        let listening = socket::listen(&self.place.state, to, ringer.clone()).map_err(anyhow::Error::from)?;
+        let bell = ringer.bell(Some(cancel.clone()));
+        let mut also = std::collections::BTreeSet::new();
+        let mut watched = |report: &Report| {
+            if report.also != also {
+                also.clone_from(&report.also);
+                watcher.also(&also.iter().cloned().collect::<Vec<_>>());
+            }
+        };
+        let serving = Serving {
+            engine: &mut built.engine,
+            bell: &bell,
+            ringer: ringer.clone(),
+            clients,
+            allow_prune: options.allow_prune.map(|n| n as usize),
+            sink,
+            watched: &mut watched,
+        };
+        let ended = serve::serve(serving).await;
+        let outcome = match ended {
+            EndedBy::Cancel(outcome) => Outcome { ended: Ended::Cancelled, ..outcome },
+            EndedBy::Down(outcome, reply) => {
+                let stopped = built.keeper.shutdown(false).await;
+                let last = match stopped {
+                    Ok(()) => Reply::Done { outcome: outcome.clone() },
+                    Err(error) => Reply::Failed { message: error.to_string() },
+                };
+                let _ = reply.send(last);
+                // The client hears the answer before its socket goes.
+                reply.closed().await;
+                outcome
+            }
+        };
+        drop(listening);
+        drop(lock);
+        Ok(outcome)
+    }
+
+    async fn follow(&self, request: &EventRequest, cancel: &Cancel, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        let store = build::read_ledger(&self.place.state)?;
+        let mut query =
+            EventQuery { after: 0, resource: request.resource.clone(), since: request.since, limit: request.limit };
+        loop {
+            let events = store.events(&query).map_err(anyhow::Error::from)?;
+            for event in events {
+                query.after = query.after.max(event.seq);
+                sink(Line::Event(event));
+            }
+            if !request.follow {
+                return Ok(());
+            }
+            query.limit = usize::MAX >> 1;
+            // Both arms lose nothing.
+            tokio::select! {
+                _ = cancel.wait() => return Ok(()),
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+}
+
+impl Control for Local {
+    fn validate<'a>(&'a self, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let ringer = Ringer::new();
+            let mut built = build::build(&self.place, Access::Look, &ringer)?;
+            let report = built.engine.validate().map_err(anyhow::Error::from)?;
+            Emitter::new(sink).report(&report);
+            Ok(emit::outcome(Verdict::Settled, &report, report.summary()))
+        })
+    }
+
+    fn plan<'a>(&'a self, options: &'a PlanOptions, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            let mode = Mode { allow_prune: options.allow_prune.map(|n| n as usize), ..Mode::default() };
+            let (_, report) = self.look(mode).await?;
+            let mut emitter = Emitter::new(sink);
+            emitter.report(&report);
+            report.steps.iter().for_each(|step| emitter.step(step));
+            Ok(emit::outcome(Verdict::Settled, &report, report.summary()))
+        })
+    }
+
+    fn reconcile_once<'a>(
+        &'a self,
+        options: &'a ReconcileOptions,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(self.act(Verb::Reconcile { options: options.clone() }, options.lock_timeout, cancel, sink))
+    }
+
+    fn run_daemon<'a>(
+        &'a self,
+        options: &'a ReconcileOptions,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(self.run(options, cancel, sink))
+    }
+
+    fn get(&self) -> Answer<'_, Vec<ResourceLine>> {
+        Box::pin(async move {
+            let (_, report) = self.look(Mode::default()).await?;
+            Ok(report.resources)
+        })
+    }
+
+    fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description> {
+        Box::pin(async move {
+            let (built, report) = self.look(Mode::default()).await?;
+            let resource = report.resources.iter().find(|r| r.kind == id.kind && r.name == id.name).cloned();
+            let resource = resource.ok_or_else(|| {
+                Failure::new(Exit::Error, format!("{id} is neither declared nor owned"))
+                    .hint("'trueup get' lists what there is")
+            })?;
+            let query = EventQuery { resource: Some(id.clone()), limit: EVENTS_SHOWN, ..EventQuery::default() };
+            let events = built.engine.world().store.events(&query).map_err(anyhow::Error::from)?;
+            let spec = report.documents.get(id).map(|d| d.spec()).unwrap_or_default();
+            Ok(Description {
+                resource,
+                spec,
+                depends_on: depends_on(&report, id),
+                required_by: required_by(&report, id),
+                events,
+                log: Vec::new(),
+            })
+        })
+    }
+
+    fn events<'a>(&'a self, request: &'a EventRequest, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, ()> {
+        Box::pin(self.follow(request, cancel, sink))
+    }
+
+    fn restart<'a>(
+        &'a self,
+        names: &'a [Name],
+        timeout: Millis,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(self.act(Verb::Restart { names: names.to_vec(), timeout }, Millis(0), cancel, sink))
+    }
+
+    fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
+        Box::pin(self.act(Verb::Down { timeout }, Millis(0), cancel, sink))
+    }
+}
+
+fn service(report: &Report, id: &ResourceId) -> Option<std::sync::Arc<crate::kinds::service::spec::ServiceSpec>> {
+    match Spec::read(report.documents.get(id)?, &mut Vec::new())? {
+        Spec::Service(spec) => Some(spec),
+        Spec::Hub(_) => None,
+    }
+}
+
+fn depends_on(report: &Report, id: &ResourceId) -> Vec<DependencyLine> {
+    let Some(spec) = service(report, id) else { return Vec::new() };
+    let lines = spec.depends_on.iter().map(|dependency| {
+        let resource = ResourceId::service(&dependency.service);
+        let line = report.resources.iter().find(|r| r.kind == resource.kind && r.name == resource.name);
+        let ready = line.and_then(|l| l.conditions.iter().find(|c| c.kind == ConditionType::Ready));
+        let started = line.is_some_and(|l| l.pid.is_some());
+        let met = match dependency.condition {
+            crate::kinds::service::spec::DependencyCondition::Started => started,
+            _ => ready.is_some_and(|c| c.status == ConditionStatus::True),
+        };
+        let message = ready.filter(|_| !met).map(|c| c.message.clone()).unwrap_or_default();
+        DependencyLine { resource, condition: dependency.condition.as_str().to_owned(), met, message }
+    });
+    lines.collect()
+}
+
+fn required_by(report: &Report, id: &ResourceId) -> Vec<ResourceId> {
+    let needs =
+        |other: &ResourceId| service(report, other).is_some_and(|s| s.depends_on.iter().any(|d| d.service == id.name));
+    report.documents.keys().filter(|other| *other != id && needs(other)).cloned().collect()
+}

@@ -1,0 +1,98 @@
+//! From what the engine reports to lines of output: each problem once, the waiting set whenever it changes.
+
+use crate::cli::engine::Outcome;
+use crate::cli::engine::{Ended, Refusal};
+use crate::cli::render::problem;
+use crate::engine::report::Report;
+use crate::engine::run::Watcher;
+use crate::engine::{Mode, Verdict, report};
+use crate::model::output::{Line, ProblemLine, StepLine, Summary, WaitLine, Waiting};
+use crate::model::problem::{Problem, Severity};
+use crate::model::source::Sources;
+
+/// Sends lines to one receiver.
+pub(super) struct Emitter<'s> {
+    sink: &'s mut dyn FnMut(Line),
+    memory: Shown,
+}
+
+/// What was sent already.
+#[derive(Default)]
+pub(super) struct Shown {
+    problems: Vec<Problem>,
+    waits: Vec<WaitLine>,
+    busy: Option<String>,
+}
+
+impl<'s> Emitter<'s> {
+    pub(super) fn new(sink: &'s mut dyn FnMut(Line)) -> Self {
+        Self { sink, memory: Shown::default() }
+    }
+}
+
+impl Watcher for Emitter<'_> {
+    fn step(&mut self, line: &StepLine) {
+        (self.sink)(Line::Step(line.clone()));
+    }
+
+    fn report(&mut self, report: &Report) {
+        self.memory.report(report, self.sink);
+    }
+}
+
+impl Shown {
+    /// Sends what is new.
+    pub(super) fn report(&mut self, report: &Report, sink: &mut dyn FnMut(Line)) {
+        if report.busy.is_none() {
+            for problem in &report.problems {
+                if !self.problems.contains(problem) {
+                    sink(problem_line(problem, &report.sources));
+                }
+            }
+            self.problems.clone_from(&report.problems);
+        }
+        let mut waits = report.waits.clone();
+        if let Some(busy) = report.busy.as_ref().filter(|b| self.busy.as_ref() != Some(b)) {
+            tracing::info!(what = %busy, "the tree is being rewritten; waiting for its end");
+        }
+        self.busy.clone_from(&report.busy);
+        if report.settled {
+            waits.clear();
+        }
+        // Times in messages move on; what is waited for is the same.
+        let same =
+            |a: &WaitLine, b: &WaitLine| a.resource == b.resource && a.reason == b.reason && a.doomed == b.doomed;
+        if waits.len() != self.waits.len() || !waits.iter().zip(&self.waits).all(|(a, b)| same(a, b)) {
+            sink(Line::Waiting(Waiting { waits: waits.clone() }));
+        }
+        self.waits = waits;
+    }
+}
+
+/// A problem with the text a person sees.
+pub(super) fn problem_line(problem: &Problem, sources: &Sources) -> Line {
+    let rendered = problem::render(problem, sources, true);
+    Line::Problem(ProblemLine { rendered, ..ProblemLine::from(problem) })
+}
+
+impl Outcome {
+    /// Stopping everything succeeds whatever state the manifests are in.
+    pub(super) fn of(self, mode: Mode) -> Self {
+        if mode.down { Self { invalid: 0, refused: None, ..self } } else { self }
+    }
+}
+
+/// What the commands need to know to choose their exit code.
+pub(super) fn outcome(verdict: Verdict, report: &report::Report, summary: Summary) -> Outcome {
+    let errors = |p: &&Problem| p.severity == Severity::Error && !p.code.as_str().starts_with("E03");
+    Outcome {
+        summary,
+        invalid: report.problems.iter().filter(errors).count(),
+        refused: report.refusal.as_ref().map(|r| Refusal { message: r.to_string(), hint: Some(r.hint()) }),
+        ended: match verdict {
+            Verdict::Settled | Verdict::Doomed => Ended::Settled,
+            Verdict::TimedOut => Ended::TimedOut,
+            Verdict::Cancelled => Ended::Cancelled,
+        },
+    }
+}

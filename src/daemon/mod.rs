@@ -1,0 +1,66 @@
+//! Wiring: builds the real world, puts the engine behind the commands, and runs the continuous mode.
+
+mod bell;
+mod build;
+mod control;
+mod emit;
+mod serve;
+mod socket;
+mod verbs;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::adapters::clock::SystemClock;
+use crate::cli::engine::{Answer, Control, Place, Wiring};
+use crate::cli::exit::Failure;
+use crate::demo as modules;
+use crate::keeper::{self, KeeperError};
+use crate::model::exit::Exit;
+use crate::model::time::Timestamp;
+use crate::ports::clock::Clock;
+
+/// The real thing.
+pub struct Real;
+
+/// Whatever the shell, a CI runner or a service manager left open beside the three standard streams stays with us: a module that
+/// holds a pipe of our caller would keep that caller waiting for as long as it runs.
+pub fn keep_descriptors_to_ourselves() {
+    close_fds::set_fds_cloexec(3, &[]);
+}
+
+/// Is a demonstration module until it is told to stop; returns the exit code it shall end with.
+pub fn demo(args: &[OsString]) -> u8 {
+    let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    modules::run(&args)
+}
+
+impl Wiring for Real {
+    fn now(&self) -> Timestamp {
+        SystemClock.wall()
+    }
+
+    fn control<'a>(&'a self, place: &'a Place) -> Answer<'a, Box<dyn Control + 'a>> {
+        Box::pin(async move {
+            let control: Box<dyn Control + 'a> = Box::new(control::Local::new(place.clone()));
+            Ok(control)
+        })
+    }
+
+    fn keeper(&self, state: &Path) -> Result<Exit, Failure> {
+        match keeper::run(state) {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) => {
+                let exit = if matches!(error, KeeperError::Locked(_)) { Exit::Locked } else { Exit::Error };
+                Err(Failure { exit, error: error.into(), hint: None })
+            }
+        }
+    }
+
+    fn demo(&self, args: &[OsString]) -> Result<Exit, Failure> {
+        match demo(args) {
+            0 => Ok(Exit::Done),
+            _ => Ok(Exit::Error),
+        }
+    }
+}

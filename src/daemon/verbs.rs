@@ -1,0 +1,35 @@
+//! What a client may ask of the daemon, and what it hears back: one JSON object a line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::engine::{Outcome, ReconcileOptions};
+use crate::model::id::Name;
+use crate::model::output::Line;
+use crate::model::unit::Millis;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "camelCase")]
+pub(super) enum Verb {
+    Reconcile { options: ReconcileOptions },
+    Restart { names: Vec<Name>, timeout: Millis },
+    Down { timeout: Millis },
+}
+
+impl Verb {
+    pub(super) fn timeout(&self) -> Millis {
+        match self {
+            Self::Reconcile { options } => options.timeout,
+            Self::Restart { timeout, .. } | Self::Down { timeout } => *timeout,
+        }
+    }
+}
+
+/// An answer. Lines come as they come to be; `Done` or `Failed` is the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "camelCase")]
+pub(super) enum Reply {
+    Line { line: Line },
+    Done { outcome: Outcome },
+    Failed { message: String },
+}
