@@ -8,8 +8,10 @@ pub mod document;
 pub mod model;
 /// What we ask of the outside world, as traits, and `World`, the bundle of them.
 pub mod ports;
+
 /// One folder per kind, the same files in each.
 pub mod kinds;
+
 /// Ports made real.
 pub mod adapters;
 /// One file per command; parses words, renders lines. It reaches the engine only through `cli::engine`.
@@ -26,3 +28,5 @@ pub mod engine;
 pub mod keeper;
 /// Desired, ledger and observed to ordered steps; pure.
 pub mod plan;
+/// Ports made pretend; only tests use them.
+pub mod sim;
