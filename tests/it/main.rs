@@ -1,1 +1,13 @@
+//! The only integration test binary: it links once, and `tidy` sees that no file is forgotten.
 
+mod bad;
+mod continuous;
+mod demo;
+mod keeper;
+mod manifests;
+mod read;
+mod real;
+mod schemas;
+mod sim;
+mod stage;
+mod tidy;
