@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backoff::{BackoffBuilder, ExponentialBuilder};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -24,7 +25,8 @@ use crate::ports::{Answer, PortError};
 /// A keeper that starts adopts what runs first; a few thousand processes take it well under a second.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// Pauses between attempts to reach a keeper that is starting: it is there after a few milliseconds.
-const START_PAUSES: [u64; 6] = [2, 2, 5, 10, 20, 50];
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The keeper answers at once; it waits for nothing. Only a machine at its limits takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -211,7 +213,9 @@ impl KeeperClient {
     async fn start(&self) -> Result<UnixStream, PortError> {
         self.spawn().map_err(|cause| PortError::Retry(format!("the keeper could not be started: {cause}")))?;
         let reach = async {
-            let mut pauses = START_PAUSES.iter().chain(std::iter::repeat(&START_PAUSES[START_PAUSES.len() - 1]));
+            let pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
+            // Bounded by the time limit around it.
+            let mut pauses = pauses.without_max_times().build();
             loop {
                 match self.dial().await {
                     Ok(stream) => return Ok(stream),
@@ -225,7 +229,7 @@ impl KeeperClient {
                 {
                     return Err(io::Error::other(format!("it ended at once ({status}); see keeper.log")));
                 }
-                sleep(Duration::from_millis(pauses.next().copied().unwrap_or(50))).await;
+                sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
             }
         };
         match timeout(START_LIMIT, reach).await {

@@ -3,6 +3,8 @@
 mod bad;
 mod continuous;
 mod demo;
+mod examples;
+mod hostile;
 mod keeper;
 mod manifests;
 mod read;

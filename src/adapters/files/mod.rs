@@ -22,7 +22,8 @@ use std::path::Path;
 pub use read::TreeFiles;
 pub use watch::Watcher;
 
-/// Whether a folder is a module's own (it has `.parachute/module.json`): its JSON files are not manifests.
-fn is_module_dir(dir: &Path) -> bool {
-    dir.join(".parachute/module.json").is_file()
+/// Whether a folder's files are no manifests, whatever they are called: a module's own folder (it has `.parachute/module.json`), or a
+/// state folder that somebody put into the tree (it has our ledger).
+fn holds_no_manifests(dir: &Path) -> bool {
+    dir.join(".parachute/module.json").is_file() || dir.join("ledger.db").is_file()
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::names::{Verdict, judge};
-use super::{git, is_module_dir};
+use super::{git, holds_no_manifests};
 
 /// Folders watched at most; the kernel's own limit is often not much higher.
 const MAX_FOLDERS: usize = 10_000;
@@ -137,7 +137,7 @@ impl Targets {
             if file_type.is_symlink() {
                 self.names.insert(path.clone());
                 links.push_back((path, depth + 1));
-            } else if file_type.is_dir() && !is_module_dir(&path) {
+            } else if file_type.is_dir() && !holds_no_manifests(&path) {
                 self.folder(&path, depth + 1, links, arm);
             }
         }
@@ -148,7 +148,7 @@ impl Targets {
         if fs::canonicalize(link).is_ok_and(|real| !real.starts_with(root)) {
             return;
         }
-        if let Some(real) = self.follow(link, arm).filter(|real| real.is_dir() && !is_module_dir(real)) {
+        if let Some(real) = self.follow(link, arm).filter(|real| real.is_dir() && !holds_no_manifests(real)) {
             self.folder(&real, depth, links, arm);
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::names::{Verdict, judge};
 use super::read::{ReadFailure, decode, read_stable, resolve_root, unsafe_permissions};
-use super::{git, is_module_dir};
+use super::{git, holds_no_manifests};
 use crate::model::problem::{Code, Problem};
 use crate::model::source::SourceFile;
 use crate::model::span::Span;
@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
 
     /// A folder below the root: entered, unless it is a module's own, whose JSON files are no manifests.
     fn subfolder(&mut self, entry: &Entry) {
-        if is_module_dir(&entry.real) { self.skip(&entry.visible) } else { self.folder(entry) }
+        if holds_no_manifests(&entry.real) { self.skip(&entry.visible) } else { self.folder(entry) }
     }
 
     /// Follows a link that stays in the tree.

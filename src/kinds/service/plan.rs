@@ -474,7 +474,10 @@ fn listens_elsewhere(state: &State, inputs: &Inputs, unit: &Unit) -> Option<Stri
         return None;
     }
     let others: Vec<String> = state.listens.iter().map(u16::to_string).collect();
-    Some(format!("listens on {} instead of {port}", others.join(", ")))
+    // Such a module reads its port from services.json before PORT, and nobody told us which row is its own.
+    let hint =
+        if inputs.row.is_none() { " (if it finds its port in services.json, name its row: registersAs)" } else { "" };
+    Some(format!("listens on {} instead of {port}{hint}", others.join(", ")))
 }
 
 /// How a unit stands whose process is the wanted one.
@@ -543,6 +546,10 @@ fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
     let (row, reason, detail) = match &state.row {
         RowState::Fine | RowState::Unknown(_) => return,
         RowState::Missing(row) => (row, Reason::Absent, String::new()),
+        // The file asks for another port than before: the row was right, and is to follow.
+        RowState::Drifted(row, _) if view.changed && view.record.and_then(|r| r.port) != wanted_port(state) => {
+            (row, Reason::Changed, String::new())
+        }
         RowState::Drifted(row, says) => (row, Reason::RowDrifted, format!("services.json says {says}")),
         RowState::Conflict(other) => {
             let message = format!("in services.json the row '{other}' holds its port");
@@ -550,13 +557,13 @@ fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
             return;
         }
     };
+    // A row for something that does not run yet, or runs with its old port until its time comes, would send others astray.
+    if reason != Reason::RowDrifted && intent.gate.is_some() {
+        return;
+    }
     let cause = if reason == Reason::RowDrifted { Cause::Drift } else { Cause::Intent };
     if reason == Reason::RowDrifted && intent.standing.drifted.is_none() {
         intent.standing.drifted = Some((Reason::RowDrifted, detail.clone()));
-    }
-    // A row for something that cannot be started yet would send others to a port where nobody is.
-    if reason == Reason::Absent && intent.gate.is_some() {
-        return;
     }
     let action = Action::PutRow { home: view.home.to_owned(), row: row.clone() };
     intent.steps.insert(0, step(action, reason, cause, detail, "/spec/port"));
