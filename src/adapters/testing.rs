@@ -33,8 +33,14 @@ pub(crate) fn role(name: &str) -> Option<String> {
 /// Runs one test of this binary again as somebody whom permissions bind, which root is not. The folder is given to them.
 pub(crate) fn again_unprivileged(test: &str, variable: &str, dir: &Path) {
     let mut command = again(test, variable, dir);
+    // The binary may stand below a home that only its owner may enter, so the other user gets a copy.
+    let open = tempfile::tempdir().expect("a temporary folder");
     if rustix::process::geteuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY);
+        fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+        let copy = open.path().join("test");
+        fs::copy(own_binary().expect("the test binary"), &copy).expect("a copy");
+        command = Command::new(copy);
+        command.args(words(test)).env(variable, dir).uid(NOBODY).gid(NOBODY);
     }
     let output = command.output().expect("child");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -52,6 +58,11 @@ pub(crate) fn hand_over(path: &Path, mode: u32) {
 /// A command that runs one test of this binary again, in a process of its own.
 pub(crate) fn again(test: &str, variable: &str, value: &Path) -> Command {
     let mut command = Command::new(own_binary().expect("the test binary"));
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(variable, value);
+    command.args(words(test)).env(variable, value);
     command
+}
+
+/// The words that make a test binary run one test.
+fn words(test: &str) -> [&str; 4] {
+    [test, "--exact", "--nocapture", "--test-threads=1"]
 }

@@ -54,16 +54,18 @@ impl Engine {
         let hub = desired.hub.as_deref().cloned().unwrap_or_default();
         let home = self.home(&desired, &hub);
         let (leaving, unconfirmed) = self.leaving(&desired, &owned, mode);
+        let listeners = self.world.sockets.listeners();
+        let busy_ports: BTreeSet<u16> =
+            listeners.as_ref().map(|l| l.by_port.keys().copied().collect()).unwrap_or_default();
+        let ports = ports::assign(&desired, &owned, &busy_ports, hub.port_range);
         let facts = Facts {
             units: self.world.keeper.list().await,
-            listeners: self.world.sockets.listeners(),
+            listeners,
             rows: self.world.registry.rows(&home),
+            wanted_rows: wanted_rows(&desired, &ports),
             home: home.clone(),
             key: self.world.store.key()?,
         };
-        let busy_ports: BTreeSet<u16> =
-            facts.listeners.as_ref().map(|l| l.by_port.keys().copied().collect()).unwrap_or_default();
-        let ports = ports::assign(&desired, &owned, &busy_ports, hub.port_range);
         let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode).await;
         Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, busy })
     }
@@ -204,6 +206,16 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// What the rows of all services are to say.
+fn wanted_rows(desired: &Desired, ports: &BTreeMap<Name, u16>) -> BTreeMap<String, u16> {
+    let row = |(id, resource): (&ResourceId, &Resource)| {
+        let spec = resource.spec.as_service()?;
+        let name = inputs::row_name(spec, resource.module.as_deref())?;
+        Some((name.to_owned(), *ports.get(&id.name)?))
+    };
+    desired.resources.iter().filter_map(row).collect()
 }
 
 fn is_probed(state: &State) -> bool {

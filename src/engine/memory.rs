@@ -79,6 +79,11 @@ impl Memory {
         self.tries.retain(|(other, _), _| other != id);
     }
 
+    /// What is neither declared nor owned any more has no attempts.
+    pub fn forget_others(&mut self, known: impl Fn(&ResourceId) -> bool) {
+        self.tries.retain(|(id, _), _| known(id));
+    }
+
     /// How often the most tried step of a resource was tried in a row, and what it last failed with.
     pub fn attempts(&self, id: &ResourceId) -> (u32, Option<&str>) {
         let of_it = self.tries.iter().filter(|((other, _), _)| other == id).map(|(_, tries)| tries);

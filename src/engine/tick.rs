@@ -142,6 +142,7 @@ impl Engine {
             }
             report.resources.push(self.line(looked, id, standing, &circumstance, conditions));
         }
+        self.memory.forget_others(|id| plan.standings.contains_key(id));
         self.frozen_without_standing(looked, checked, &mut report);
         report.documents = looked.desired.resources.iter().map(|(id, r)| (id.clone(), r.document.clone())).collect();
         report.declared = looked.desired.resources.len();

@@ -1,5 +1,6 @@
 //! [`World`], the bundle of all ports, and its two faces: [`Look`] cannot change anything, [`Hand`] can.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -45,6 +46,8 @@ pub struct Facts {
     pub units: Result<Vec<Unit>, PortError>,
     pub listeners: Result<Listeners, PortError>,
     pub rows: Result<Vec<Row>, PortError>,
+    /// The port that each row of ours is to say, by row name.
+    pub wanted_rows: BTreeMap<String, u16>,
     /// The folder that holds services.json; modules get it as `PARACHUTE_HOME`.
     pub home: PathBuf,
     pub key: [u8; 32],

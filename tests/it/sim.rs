@@ -175,6 +175,24 @@ fn a_change_touches_only_what_changed() {
 }
 
 #[test]
+fn two_services_may_swap_their_ports() {
+    let dir = scratch();
+    let story = story(9, &dir);
+    three(&story);
+    settle(&story, "start");
+    story.write("a.yaml", &service("a", "well", "2003", 1, None));
+    story.write("c.yaml", &service("c", "well", "2001", 1, Some("a")));
+    settle(&story, "swapped");
+    let earth = story.earth.borrow();
+    let port = |name: &str| {
+        earth.procs.values().find(|p| p.unit.as_ref().is_some_and(|u| u.as_str() == name)).and_then(|p| p.port)
+    };
+    assert_eq!((port("a"), port("c")), (Some(2003), Some(2001)));
+    let row = |name: &str| earth.rows.iter().find(|r| r.name == name).and_then(|r| r.port);
+    assert_eq!((row("row-a"), row("row-c")), (Some(2003), Some(2001)));
+}
+
+#[test]
 fn what_breaks_in_the_tree_stops_nothing() {
     let dir = scratch();
     let story = story(4, &dir);

@@ -20,6 +20,7 @@ use crate::ports::Look;
 use crate::ports::files::{FileError, Program};
 use crate::ports::keeper::{Phase, Unit};
 use crate::ports::probes::Verdict;
+use crate::ports::registry::Row;
 use crate::ports::sockets::Holder;
 
 /// How we find a service again, and what it was last started with. The only stored type of this kind.
@@ -168,7 +169,9 @@ fn row_state(look: &Look<'_>, wanted: Option<&WantedRow>) -> RowState {
         Err(error) => return RowState::Unknown(error.to_string()),
     };
     let port = wanted.fields.get("port").and_then(Value::as_u64);
-    let other = rows.iter().find(|r| r.name != wanted.name && r.port.map(u64::from) == port);
+    // A row of ours that is itself to say something else is put right too, so it is in nobody's way.
+    let stays = |row: &Row| look.facts.wanted_rows.get(&row.name).is_none_or(|wants| Some(u64::from(*wants)) == port);
+    let other = rows.iter().find(|r| r.name != wanted.name && r.port.map(u64::from) == port && stays(r));
     match (rows.iter().find(|r| r.name == wanted.name), other) {
         // Readers of the file skip a later row that repeats a port, so this concerns us even if our own row is right.
         (_, Some(other)) => RowState::Conflict(other.name.clone()),

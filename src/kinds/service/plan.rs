@@ -90,6 +90,8 @@ pub struct View<'a> {
     /// What it still waits for before it may start, and whether waiting is hopeless.
     pub unmet: Option<&'a Unmet>,
     pub home: &'a Path,
+    /// The service that holds its port wants another one itself: the two may be waiting for each other.
+    pub holder_moves: bool,
     /// Whether a module.json or a command supplies the program (for the position of messages).
     pub by_command: bool,
 }
@@ -449,6 +451,10 @@ fn replace(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         let mut intent = Intent::act(standing, wanted);
         intent.gate = Some(unmet.message.clone());
         return intent;
+    }
+    // Two services that swap their ports would wait for each other: one that lets go first ends that.
+    if matches!(state.holder, PortHolder::Unit(_)) && view.holder_moves {
+        return Intent::act(standing, step(Action::Stop, reason, cause, detail, "/spec/port"));
     }
     // The port moved to one that somebody else holds: the old process is better than none.
     port_taken(state).unwrap_or_else(|| Intent::act(standing, wanted))
