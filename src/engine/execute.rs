@@ -172,8 +172,8 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
     let resource = look::resource(looked, &step.resource)?;
     let before = looked.owned.get(&step.resource);
     let mut record = record_of(before).unwrap_or_default();
-    record.port = looked.ports.get(&step.resource.name).copied();
     if let (Claim::Launch, Some(inputs)) = (step.claim, inputs_of(step)) {
+        record.port = inputs.port;
         record.module = resource.module.as_ref().map(|m| (m.source.path.clone(), m.source.text.to_string()));
         record.parts.clone_from(&inputs.parts);
         record.row = inputs.row.as_ref().map(|r| r.name.clone());

@@ -14,7 +14,7 @@ pub use check::{CheckedPlan, check};
 pub use step::{Claim, Step};
 
 use crate::desired::{Desired, Resource};
-use crate::kinds::service::observe::{PortHolder, Record, State};
+use crate::kinds::service::observe::{Record, State};
 use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
 use crate::kinds::service::spec::{DependencyCondition, ServiceSpec};
 use crate::kinds::{Action, Spec};
@@ -143,7 +143,7 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         reopened: input.reopened.contains(&resource.id),
         unmet: unmet.as_ref(),
         home: input.home,
-        holder_moves: holder_moves(input, name),
+        makes_way: makes_way(input, name, record.as_ref()),
         by_command: spec.command.is_some(),
     };
     let intent = service::plan(&view);
@@ -184,7 +184,7 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             reopened: input.reopened.contains(id),
             unmet: unmet.as_ref(),
             home: input.home,
-            holder_moves: false,
+            makes_way: false,
             by_command: true,
         };
         take(service::plan(&view), id, &|_| leaving.origin.clone(), plan);
@@ -239,14 +239,10 @@ fn take(intent: Intent, id: &ResourceId, place: &dyn Fn(&str) -> Span, plan: &mu
     plan.standings.insert(id.clone(), standing);
 }
 
-/// Whether the service on this service's port is declared with another port.
-fn holder_moves(input: &Input<'_>, name: &Name) -> bool {
-    let Some(Observed::Present(State { holder: PortHolder::Unit(other), .. })) = input.seen.get(name) else {
-        return false;
-    };
-    let Ok(other) = Name::new(other) else { return false };
-    let declared = input.desired.resources.contains_key(&ResourceId::service(&other));
-    declared && input.ports.get(&other) != input.ports.get(name)
+/// Whether the port that a service's process was given is now another service's.
+fn makes_way(input: &Input<'_>, name: &Name, record: Option<&Record>) -> bool {
+    let Some(given) = record.and_then(|r| r.port) else { return false };
+    input.ports.iter().any(|(other, port)| other != name && *port == given)
 }
 
 /// The first dependency that has not come far enough. Dependencies are planned first, so their standings are there.

@@ -90,8 +90,8 @@ pub struct View<'a> {
     /// What it still waits for before it may start, and whether waiting is hopeless.
     pub unmet: Option<&'a Unmet>,
     pub home: &'a Path,
-    /// The service that holds its port wants another one itself: the two may be waiting for each other.
-    pub holder_moves: bool,
+    /// The port that its process was given belongs to another service by now.
+    pub makes_way: bool,
     /// Whether a module.json or a command supplies the program (for the position of messages).
     pub by_command: bool,
 }
@@ -443,6 +443,11 @@ fn replace(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
     if cause == Cause::Drift {
         standing.drifted = Some((reason, "runs with settings that were not the last applied".to_owned()));
     }
+    // Services that swap their ports would wait for each other, for the port or for being ready: letting go first ends that.
+    let waits = view.unmet.is_some() || matches!(state.holder, PortHolder::Unit(_));
+    if view.makes_way && waits {
+        return Intent::act(standing, step(Action::Stop, reason, cause, detail, "/spec/port"));
+    }
     // A new version never starts beside an old version of what it depends on; what runs goes on until then.
     if let Some(unmet) = view.unmet {
         standing.reason = Reason::DependencyNotReady;
@@ -451,10 +456,6 @@ fn replace(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         let mut intent = Intent::act(standing, wanted);
         intent.gate = Some(unmet.message.clone());
         return intent;
-    }
-    // Two services that swap their ports would wait for each other: one that lets go first ends that.
-    if matches!(state.holder, PortHolder::Unit(_)) && view.holder_moves {
-        return Intent::act(standing, step(Action::Stop, reason, cause, detail, "/spec/port"));
     }
     // The port moved to one that somebody else holds: the old process is better than none.
     port_taken(state).unwrap_or_else(|| Intent::act(standing, wanted))

@@ -113,7 +113,7 @@ impl Case {
             reopened: false,
             unmet: self.unmet.as_ref(),
             home: Path::new("/home"),
-            holder_moves: false,
+            makes_way: false,
             by_command: true,
         })
     }
@@ -346,7 +346,7 @@ fn what_could_not_be_looked_at_is_neither_started_nor_stopped() {
             reopened: true,
             unmet: None,
             home: Path::new("/home"),
-            holder_moves: false,
+            makes_way: false,
             by_command: true,
         };
         assert_eq!(plan(&view).steps, Vec::new());
