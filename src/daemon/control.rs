@@ -203,7 +203,8 @@ impl Control for Local {
 
     fn plan<'a>(&'a self, options: &'a PlanOptions, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
         Box::pin(async move {
-            let mode = Mode { allow_prune: options.allow_prune.map(|n| n as usize), ..Mode::default() };
+            let allow_prune = options.allow_prune.map(|n| n as usize);
+            let mode = Mode { allow_prune, kick: true, ..Mode::default() };
             let (_, report) = self.look(mode).await?;
             let mut emitter = Emitter::new(sink);
             emitter.report(&report);

@@ -61,14 +61,16 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
     let mut ticks: u64 = 0;
     let mut ready = false;
     loop {
+        let mut kick = false;
         while let Ok(client) = clients.try_recv() {
+            kick |= matches!(client.verb, Verb::Reconcile { .. });
             if let Verb::Restart { names, .. } = &client.verb {
                 engine.request_restart(names.iter().cloned());
             }
             let begun = clock.now();
             waiting.push(Waiting { client, begun, totals: Totals::from(begun), shown: Shown::default() });
         }
-        let mode = mode(&waiting, allow_prune);
+        let mode = Mode { kick, ..mode(&waiting, allow_prune) };
         let result = {
             let mut step = |line: &crate::model::output::StepLine| {
                 sink(Line::Step(line.clone()));
@@ -123,7 +125,7 @@ fn mode(waiting: &[Waiting], own: Option<usize>) -> Mode {
         Verb::Restart { .. } | Verb::Down { .. } => None,
     });
     let down = waiting.iter().any(|w| matches!(w.client.verb, Verb::Down { .. }));
-    Mode { dry: false, down, allow_prune: asked.or(own) }
+    Mode { dry: false, down, allow_prune: asked.or(own), kick: false }
 }
 
 fn left(waiting: &Waiting, now: Tick) -> Millis {

@@ -31,6 +31,8 @@ pub struct Mode {
     pub down: bool,
     /// `--allow-prune N`.
     pub allow_prune: Option<usize>,
+    /// A person asked just now: what crashed too often is tried at once, not when its long pause is over.
+    pub kick: bool,
 }
 
 /// A defect or a failure that concerns the tick as a whole.

@@ -107,8 +107,11 @@ impl Engine {
         let clock = self.world().clock.clone();
         let begun = clock.now();
         let mut totals = Totals::from(begun);
+        let mut kick = true;
         loop {
-            let report = self.tick(mode, &mut |line| watcher.step(line)).await?;
+            let report = self.tick(Mode { kick, ..mode }, &mut |line| watcher.step(line)).await?;
+            // A tree that is being rewritten was not looked at.
+            kick &= report.busy.is_some();
             totals.add(&report);
             watcher.report(&report);
             let left = until.timeout.0.saturating_sub((clock.now() - begun).0);

@@ -51,6 +51,7 @@ impl Engine {
             reopened: &self.memory.reopened,
             admitted: &self.memory.admitted,
             down: mode.down,
+            kick: mode.kick,
             allow_prune: mode.allow_prune,
             home: &looked.home,
         };

@@ -43,6 +43,8 @@ pub struct Input<'a> {
     pub admitted: &'a BTreeSet<ResourceId>,
     /// Everything is to be stopped and kept.
     pub down: bool,
+    /// What crashed too often is tried at once.
+    pub kick: bool,
     /// `--allow-prune N`.
     pub allow_prune: Option<usize>,
     pub home: &'a Path,
@@ -143,6 +145,7 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         reopened: input.reopened.contains(&resource.id),
         unmet: unmet.as_ref(),
         home: input.home,
+        kick: input.kick,
         makes_way: makes_way(input, name, record.as_ref()),
         by_command: spec.command.is_some(),
     };
@@ -184,6 +187,7 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             reopened: input.reopened.contains(id),
             unmet: unmet.as_ref(),
             home: input.home,
+            kick: false,
             makes_way: false,
             by_command: true,
         };

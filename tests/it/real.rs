@@ -309,6 +309,9 @@ fn what_exits_at_once_is_a_crash_loop_with_its_last_exit() {
     assert_eq!((&stalled["status"], &stalled["reason"]), (&"True".into(), &"CrashLoop".into()));
     let logs = stage.run(&["logs", "brief"]).code(0);
     assert!(logs.out.contains("something is wrong"), "{}", logs.out);
+    // A person who runs it again does not wait five minutes for the next attempt.
+    let again = stage.once(&[]).code(7);
+    assert_eq!(again.typed("step")[0]["reason"], "CrashLoop");
 }
 
 #[test]

@@ -90,6 +90,8 @@ pub struct View<'a> {
     /// What it still waits for before it may start, and whether waiting is hopeless.
     pub unmet: Option<&'a Unmet>,
     pub home: &'a Path,
+    /// A person asked just now: a crash loop does not wait for its next attempt.
+    pub kick: bool,
     /// The port that its process was given belongs to another service by now.
     pub makes_way: bool,
     /// Whether a module.json or a command supplies the program (for the position of messages).
@@ -381,6 +383,12 @@ fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
     }
     if unit.digest != inputs.launch.digest || view.requested {
         return replace(view, state, inputs, unit);
+    }
+    if view.kick && matches!(unit.phase, Phase::Looping { .. }) && !matches!(state.holder, PortHolder::Stranger(_)) {
+        let detail = format!("crashed {} times in a row", unit.crashes);
+        let action = Action::Restart { inputs: Box::new(inputs.clone()), again: true };
+        let standing = Standing::down(Reason::Restarting, "tried again at once");
+        return Intent::act(standing, step(action, Reason::CrashLoop, Cause::Retry, detail, ""));
     }
     let mut intent = Intent::rest(standing(state, unit));
     if let Some(elsewhere) = listens_elsewhere(state, inputs, unit) {

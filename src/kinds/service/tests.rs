@@ -78,6 +78,7 @@ struct Case {
     wish: Wish,
     changed: bool,
     unmet: Option<Unmet>,
+    kick: bool,
 }
 
 fn fine() -> Case {
@@ -99,7 +100,7 @@ fn fine() -> Case {
         verdict: Verdict::Good,
         uptime: Millis(60_000),
     };
-    Case { state, record: Some(record), wish: Wish::Run, changed: false, unmet: None }
+    Case { state, record: Some(record), wish: Wish::Run, changed: false, unmet: None, kick: false }
 }
 
 impl Case {
@@ -113,6 +114,7 @@ impl Case {
             reopened: false,
             unmet: self.unmet.as_ref(),
             home: Path::new("/home"),
+            kick: self.kick,
             makes_way: false,
             by_command: true,
         })
@@ -289,6 +291,18 @@ fn crashes_are_the_keepers_work_and_are_shown() {
 }
 
 #[test]
+fn a_person_does_not_wait_for_the_next_attempt_of_a_crash_loop() {
+    let mut case = Case { kick: true, ..fine() };
+    check(&case, &[], Reason::ProbeSucceeded);
+    case.unit().process = None;
+    case.unit().phase = Phase::Looping { retry_at: Timestamp(5) };
+    check(&case, &["restart CrashLoop Retry"], Reason::Restarting);
+    let holder = Holder { pid: Some(99), ..Holder::default() };
+    case.state.holder = PortHolder::Stranger(holder);
+    assert!(case.intent().steps.is_empty(), "it would only crash again");
+}
+
+#[test]
 fn what_ran_to_its_end_runs_again_only_when_it_changed() {
     let mut case = fine();
     case.unit().phase = Phase::Ended;
@@ -346,6 +360,7 @@ fn what_could_not_be_looked_at_is_neither_started_nor_stopped() {
             reopened: true,
             unmet: None,
             home: Path::new("/home"),
+            kick: false,
             makes_way: false,
             by_command: true,
         };
