@@ -15,6 +15,8 @@ use crate::model::unit::Millis;
 
 /// After a tick that failed as a whole (the ledger cannot be written).
 const AFTER_FAILURE: Millis = Millis(2_000);
+/// The safety resync looks at everything; more often than this it would only burn a core.
+const SHORTEST_INTERVAL: Millis = Millis(1_000);
 /// How often history is trimmed.
 const TRIM_EVERY: u64 = 256;
 
@@ -109,9 +111,11 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         if ticks.is_multiple_of(TRIM_EVERY) {
             let _ = engine.trim();
         }
-        let pause = report.next.or(report.interval).unwrap_or(Millis::secs(600));
+        let interval = report.interval.unwrap_or(Millis::secs(600)).max(SHORTEST_INTERVAL);
+        let pause = report.next.unwrap_or(interval);
         let pause = waiting.iter().map(|w| left(w, clock.now())).fold(pause, Millis::min);
-        if pause.0 > 0 && bell.wait(pause).await == Rang::Cancelled {
+        // Asked even when there is no time to wait: a chain of steps must not hide a request to end.
+        if bell.wait(pause).await == Rang::Cancelled {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             let summary = totals.summary(&report, clock.now());
             return EndedBy::Cancel(emit::outcome(Verdict::Cancelled, &report, summary));

@@ -103,7 +103,8 @@ impl Memory {
                 waiting = true;
             }
         }
-        (confirmed, waiting)
+        // A deletion that is still going on is judged as a whole, when it has come to rest.
+        if waiting { (BTreeSet::new(), true) } else { (confirmed, false) }
     }
 }
 

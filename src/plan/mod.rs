@@ -133,7 +133,11 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         (false, true) => Wish::Stay(Reason::Suspended),
         (false, false) => Wish::Run,
     };
-    let unmet = if input.down { live_dependents(input, name) } else { unmet(plan, spec) };
+    // What is to be stopped waits for its dependants, never for what it needs.
+    let unmet = match wish {
+        Wish::Run => unmet(plan, spec),
+        Wish::Stay(_) | Wish::Leave => live_dependents(input, name),
+    };
     let unknown = Observed::Unknown("not looked at".to_owned());
     let view = View {
         wish,
@@ -253,7 +257,10 @@ fn makes_way(input: &Input<'_>, name: &Name, record: Option<&Record>) -> bool {
 fn unmet(plan: &Plan, spec: &ServiceSpec) -> Option<Unmet> {
     spec.depends_on.iter().find_map(|dependency| {
         let id = ResourceId::service(&dependency.service);
-        let standing = plan.standings.get(&id)?;
+        let Some(standing) = plan.standings.get(&id) else {
+            let message = format!("{id} cannot be used yet (its manifest is broken)");
+            return Some(Unmet { message, doomed: true });
+        };
         // A version that is about to be replaced is not what its dependents wait for.
         let replaced = plan.steps.iter().any(|s| s.resource == id && s.disrupts());
         let met = match dependency.condition {
