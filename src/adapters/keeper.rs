@@ -375,6 +375,10 @@ impl Keeper for KeeperClient {
         Box::pin(self.act_if_any(Verb::Ready { unit: name.clone(), pid }, name))
     }
 
+    fn unwell<'a>(&'a self, name: &'a Name, pid: u32, why: &'a str) -> Answer<'a, Result<(), PortError>> {
+        Box::pin(self.act_if_any(Verb::Unwell { unit: name.clone(), pid, why: why.to_owned() }, name))
+    }
+
     fn stop_strays<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>> {
         Box::pin(self.act_if_any(Verb::StopStrays { unit: name.clone() }, name))
     }

@@ -1,17 +1,24 @@
 //! What all demonstration modules have in common on the wire: the port, health, `.parachute/info`, the log of requests.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
+use sd_notify::NotifyState;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::args::Args;
 use super::{Identity, registration, say};
+
+/// How often it looks whether it is still sick, and the longest pause between two signs of life.
+const SICK_LOOK: Duration = Duration::from_millis(50);
 
 /// Listens, registers, says so in one line, and serves until it is stopped.
 pub(super) async fn serve(
@@ -31,7 +38,10 @@ pub(super) async fn serve(
     }
     let pid = std::process::id();
     say(&format!("{} listens port={port} pid={pid} logLevel={}", identity.short, args.log_level));
-    let routes = with_conventions(routes, identity, port);
+    let routes = with_conventions(routes, identity, port, args.sick_while.clone());
+    if args.notify {
+        tokio::spawn(speak(args.sick_while.clone(), format!("listens on {port}")));
+    }
     let routes = if matches!(args.log_level.as_str(), "debug" | "trace") { routes.layer(from_fn(log)) } else { routes };
     let until = async {
         // An error means that the sender is gone, which is a stop as well.
@@ -45,7 +55,25 @@ fn ladder(args: &Args, identity: &Identity) -> u16 {
     registration::port_of(args.home.as_deref(), identity.row).or(args.port).unwrap_or(identity.port)
 }
 
-fn with_conventions(routes: Router, identity: &Identity, port: u16) -> Router {
+/// Says that it is ready as soon as it is well, and then that it lives, twice as often as is asked.
+async fn speak(sick_while: Option<PathBuf>, status: String) {
+    let is_sick = || sick_while.as_ref().is_some_and(|file| file.exists());
+    let often = sd_notify::watchdog_enabled().map_or(SICK_LOOK, |span| (span / 2).min(SICK_LOOK));
+    let mut said = false;
+    loop {
+        if !is_sick() {
+            let mut words = vec![NotifyState::Watchdog];
+            if !std::mem::replace(&mut said, true) {
+                words = vec![NotifyState::Ready, NotifyState::Status(&status)];
+            }
+            // A keeper that is being replaced does not hear; it is told again.
+            let _ = sd_notify::notify(&words);
+        }
+        tokio::time::sleep(often).await;
+    }
+}
+
+fn with_conventions(routes: Router, identity: &Identity, port: u16, sick_while: Option<PathBuf>) -> Router {
     let health = json!({ "status": "ok", "service": identity.row, "port": port, "pid": std::process::id() });
     let info = json!({
         "name": identity.short,
@@ -56,9 +84,16 @@ fn with_conventions(routes: Router, identity: &Identity, port: u16) -> Router {
     });
     let anywhere = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))];
     routes
-        .route(identity.health, get(async move || Json(health)))
+        .route(identity.health, get(async move || is_well(sick_while.as_deref(), health)))
         .route(&format!("{}/.parachute/info", identity.mount), get(async move || (anywhere, Json(info))))
         .fallback(async || problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"))
+}
+
+fn is_well(sick_while: Option<&Path>, health: Value) -> Response {
+    if sick_while.is_some_and(Path::exists) {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "sick", "the file of --sick-while exists");
+    }
+    Json(health).into_response()
 }
 
 async fn log(request: Request, next: Next) -> Response {

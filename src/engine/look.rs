@@ -8,6 +8,7 @@ use super::{Engine, EngineError, Mode, ports};
 use crate::desired::{self, Desired, LastGood, Manifest, Resource};
 use crate::document::Document;
 use crate::kinds::hub::spec::HubSpec;
+use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
 use crate::kinds::service::module::{self, ModuleFault, Modules};
 use crate::kinds::service::observe::{self, State};
@@ -197,7 +198,7 @@ impl Engine {
         for (name, seen) in &looked.seen {
             let Observed::Present(state) = seen else { continue };
             // Only an answer of a probe counts: that a program runs the keeper knows itself.
-            let good = state.verdict == Verdict::Good && is_probed(state);
+            let good = state.health.verdict == Verdict::Good && is_probed(state);
             if let Some(unit) = state.unit.as_ref().filter(|u| good && !u.ready)
                 && let Some(process) = &unit.process
             {
@@ -219,7 +220,7 @@ fn wanted_rows(desired: &Desired, ports: &BTreeMap<Name, u16>) -> BTreeMap<Strin
 }
 
 fn is_probed(state: &State) -> bool {
-    matches!(&state.inputs, Some(Ok(inputs)) if inputs.probe.is_some())
+    matches!(&state.inputs, Some(Ok(inputs)) if matches!(inputs.probing.readiness, Some(Way::Ask(_))))
 }
 
 /// A fresh process knows nothing of probes yet. What was ready before is asked once before anything is said of it, so that a look at
@@ -227,18 +228,21 @@ fn is_probed(state: &State) -> bool {
 async fn first_answers(look: &Look<'_>, seen: &mut BTreeMap<Name, Observed<State>>, mode: Mode) {
     let unasked = |state: &State| {
         let before = state.unit.as_ref().is_some_and(|u| u.ready || mode.dry);
-        before && state.verdict == Verdict::Pending && is_probed(state)
+        before && state.health.verdict == Verdict::Pending && is_probed(state)
     };
     let is_unasked = |seen: &Observed<State>| matches!(seen, Observed::Present(state) if unasked(state));
-    if !seen.values().any(is_unasked) {
-        return;
-    }
-    look.probes().settle(FIRST_ANSWERS).await;
-    for (name, seen) in seen.iter_mut() {
-        if let Observed::Present(state) = seen
-            && unasked(state)
-        {
-            state.verdict = observe::verdict(look, name, state.unit.as_ref(), state.inputs.as_ref());
+    // Twice: readiness is asked when the startup probe has passed.
+    for _ in 0..2 {
+        if !seen.values().any(is_unasked) {
+            return;
+        }
+        look.probes().settle(FIRST_ANSWERS).await;
+        for (name, seen) in seen.iter_mut() {
+            if let Observed::Present(state) = seen
+                && unasked(state)
+            {
+                state.health = health::health(look, name, state.unit.as_ref(), state.inputs.as_ref());
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::diary::Diary;
 use super::logs::{Output, Shared, Trouble};
 use super::marks::{self, Mark};
+use super::notify::{Address, Notices, Word};
 use super::spawn::{self, Limits};
 use super::strays::{self, Found};
 use super::table::{Effect, Event, KILL_AGAIN, Place, State};
@@ -31,9 +32,20 @@ const CLEAR_LAST: Millis = Millis(500);
 /// What the loop waits on, on behalf of units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    Stream { slot: u32, stream: u8 },
-    Leader { slot: u32 },
-    Stray { pid: u32 },
+    Stream {
+        slot: u32,
+        stream: u8,
+    },
+    Leader {
+        slot: u32,
+    },
+    Stray {
+        pid: u32,
+    },
+    /// The unit said something of itself.
+    Notice {
+        slot: u32,
+    },
 }
 
 /// The folders of a state folder.
@@ -50,6 +62,9 @@ struct Slot {
     launch: Option<Launch>,
     group: Option<Group>,
     output: Option<Output>,
+    notices: Option<Notices>,
+    /// What it last said of itself.
+    status: Option<String>,
     timer: Option<Tick>,
     /// As last written and last shown, to write and tell only what changed.
     mark: Option<Mark>,
@@ -181,6 +196,8 @@ impl Units {
             launch: None,
             group: None,
             output: None,
+            notices: None,
+            status: None,
             timer: None,
             mark: None,
             shown: None,
@@ -193,6 +210,7 @@ impl Units {
     /// Watches a process that is not our child, and its output.
     fn take_over(&mut self, id: u32, process: &Process, session: u32, leader_gone: bool) {
         self.open_output(id);
+        self.open_notices(id);
         let pidfd = if leader_gone { None } else { pidfd(process) };
         let mut gone = leader_gone;
         if let Some(fd) = &pidfd {
@@ -260,6 +278,7 @@ impl Units {
 
     fn spawn(&mut self, id: u32) -> Event {
         self.open_output(id);
+        self.open_notices(id);
         self.turn();
         let Some(slot) = self.slots.get_mut(&id) else { return Event::SpawnFailed(String::new()) };
         let result = (|| {
@@ -267,9 +286,12 @@ impl Units {
             let output = slot.output.as_ref().ok_or("its output cannot be opened; see keeper.log")?;
             let ends = output.ends().map_err(|cause| format!("its output: {cause}"))?;
             let mark = format!("{}/{}/{}", self.state_id, slot.name, launch.digest);
+            let socket = slot.notices.as_ref().map(|notices| notices.address().variable());
+            let notify = socket.zip(slot.state.policy.notify.as_ref());
             spawn::spawn(
                 launch,
                 &mark,
+                notify,
                 ends,
                 self.shared.null(),
                 &self.limits,
@@ -279,6 +301,7 @@ impl Units {
         match result {
             Ok((process, session)) => {
                 let (pid, start_ticks) = (process.pid, process.start_ticks);
+                slot.status = None;
                 slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone: false });
                 self.children.insert(pid, id);
                 Event::Spawned(process)
@@ -306,6 +329,51 @@ impl Units {
             }
         }
         slot.output = Some(output);
+    }
+
+    /// Opens the socket of a unit that speaks, and closes that of one that does not any more.
+    fn open_notices(&mut self, id: u32) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.state.policy.notify.is_none() {
+            slot.notices = None;
+            return;
+        }
+        if slot.notices.is_some() {
+            return;
+        }
+        let address = Address::of(&self.folders.run, &self.state_id, &slot.name, true);
+        let opened = Notices::bind(address).and_then(|notices| {
+            let data = EventData::new_u64((self.token)(Source::Notice { slot: id }));
+            epoll::add(&self.epoll, notices.fd(), data, EventFlags::IN)?;
+            Ok(notices)
+        });
+        match opened {
+            Ok(notices) => slot.notices = Some(notices),
+            Err(cause) => self.note(id, &format!("it cannot be heard (NOTIFY_SOCKET): {cause}")),
+        }
+    }
+
+    /// A unit said something of itself.
+    fn noticed(&mut self, id: u32) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let main = slot.state.process().map(|process| process.pid);
+        let words = slot.notices.as_ref().map(|notices| notices.read(main)).unwrap_or_default();
+        for word in words {
+            let event = match word {
+                Word::Ready => Event::Notified,
+                Word::Alive => Event::Alive,
+                Word::Extend(span) => Event::Extend(span),
+                Word::Trigger => Event::Unwell { pid: None, why: "it asked for it (WATCHDOG=trigger)".to_owned() },
+                Word::Status(status) => {
+                    if let Some(slot) = self.slots.get_mut(&id) {
+                        slot.status = Some(status);
+                    }
+                    continue;
+                }
+            };
+            self.feed(id, event);
+        }
+        self.settle(id);
     }
 
     /// Signals the group, if it is still ours: a process id may have been given to another one.
@@ -357,7 +425,7 @@ impl Units {
                 Err(cause) => trouble = Some(format!("{}: its mark cannot be written: {cause}", slot.name)),
             }
         }
-        let unit = marks::unit(&slot.name, &slot.state, Vec::new());
+        let unit = Unit { status: slot.status.clone(), ..marks::unit(&slot.name, &slot.state, Vec::new()) };
         if slot.shown.as_ref() != Some(&unit) {
             slot.shown = Some(unit);
             self.changed.insert(slot.name.clone());
@@ -448,6 +516,7 @@ impl Units {
                     self.leader_ended(slot, Exit::Unknown);
                 }
             }
+            Source::Notice { slot } => self.noticed(slot),
             Source::Stray { pid } => {
                 if let Some(at) = self.strays.iter().position(|stray| stray.found.pid == pid) {
                     self.changed.insert(self.strays.remove(at).found.unit);
@@ -503,7 +572,8 @@ impl Units {
     fn unit(&self, id: u32) -> Option<Unit> {
         let slot = self.slots.get(&id)?;
         let strays = self.strays.iter().filter(|stray| stray.found.unit == slot.name);
-        Some(marks::unit(&slot.name, &slot.state, strays.map(|stray| stray.found.pid).collect()))
+        let unit = marks::unit(&slot.name, &slot.state, strays.map(|stray| stray.found.pid).collect());
+        Some(Unit { status: slot.status.clone(), ..unit })
     }
 
     pub(super) fn ensure(&mut self, name: &Name, launch: WireLaunch, policy: Policy, again: bool) -> Option<Unit> {
@@ -531,6 +601,13 @@ impl Units {
     pub(super) fn ready(&mut self, name: &Name, pid: u32) {
         if let Some(id) = self.names.get(name).copied() {
             self.feed(id, Event::Ready { pid });
+        }
+    }
+
+    pub(super) fn unwell(&mut self, name: &Name, pid: u32, why: String) {
+        if let Some(id) = self.names.get(name).copied() {
+            self.note(id, &format!("not well: {why}"));
+            self.feed(id, Event::Unwell { pid: Some(pid), why });
         }
     }
 

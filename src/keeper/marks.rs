@@ -46,6 +46,11 @@ pub struct Mark {
     pub restarts: u32,
     pub last_exit: Option<Exit>,
     pub last_exit_at: Option<Timestamp>,
+    /// Its process was told to be ready, or said so itself: it does not say it again to the next keeper.
+    #[serde(default)]
+    pub ready: bool,
+    #[serde(default)]
+    pub notified: bool,
 }
 
 impl Mark {
@@ -67,6 +72,8 @@ impl Mark {
             restarts: state.restarts,
             last_exit: state.last_exit.as_ref().map(|(exit, _)| exit.clone()),
             last_exit_at: state.last_exit.as_ref().map(|(_, at)| *at),
+            ready: state.ready(),
+            notified: state.notified(),
         }
     }
 
@@ -94,11 +101,23 @@ impl Mark {
         state.place = if self.stopping {
             Place::Stopping { process, next: Next::Stop }
         } else {
-            Place::Running { process, since: now.tick, ready: false }
+            State::adopted(self.digest.clone(), self.policy.clone(), process, now.tick).place
         };
         if lives {
-            let kill = Effect::SetTimer(now.tick + self.policy.stop_grace);
-            return (state, if self.stopping { vec![kill] } else { Vec::new() });
+            if self.stopping {
+                return (state, vec![Effect::SetTimer(now.tick + self.policy.stop_grace)]);
+            }
+            let due = match &state.place {
+                Place::Running { due, .. } => *due,
+                _ => None,
+            };
+            let mut effects: Vec<Effect> = due.map(Effect::SetTimer).into_iter().collect();
+            if self.notified {
+                effects.extend(state.on(Event::Notified, now));
+            } else if self.ready {
+                effects.extend(state.on(Event::Ready { pid }, now));
+            }
+            return (state, effects);
         }
         // Nobody knows how long it ran, so nothing is held against it.
         state.on(Event::Ready { pid }, now);
@@ -124,6 +143,7 @@ pub(super) fn stopgap_policy() -> Policy {
         stop_grace: Millis::secs(10),
         log_max_size: Bytes(10 << 20),
         log_keep: 5,
+        notify: None,
     }
 }
 
@@ -212,6 +232,8 @@ pub(super) fn unit(name: &Name, state: &State, strays: Vec<u32>) -> Unit {
         last_exit: state.last_exit.as_ref().map(|(exit, _)| exit.clone()),
         last_exit_at: state.last_exit.as_ref().map(|(_, at)| *at),
         ready: state.ready(),
+        notified: state.notified(),
+        status: None,
         known: state.known,
     }
 }
@@ -249,6 +271,8 @@ mod tests {
             restarts: 3,
             last_exit: None,
             last_exit_at: None,
+            ready: false,
+            notified: false,
         };
         for length in [0, 10_000, 10, 3_000, 1] {
             mark.last_exit = Some(Exit::NotSpawned("x".repeat(length)));

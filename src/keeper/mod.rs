@@ -15,6 +15,7 @@ pub mod find;
 pub mod logs;
 /// What the keeper writes down of each unit, so that the next keeper finds it again.
 pub mod marks;
+mod notify;
 mod server;
 mod spawn;
 mod strays;

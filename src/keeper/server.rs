@@ -48,6 +48,7 @@ impl Token {
             Self::Unit(Source::Stream { slot, stream }) => (3, slot, stream),
             Self::Unit(Source::Leader { slot }) => (4, slot, 0),
             Self::Unit(Source::Stray { pid }) => (5, pid, 0),
+            Self::Unit(Source::Notice { slot }) => (6, slot, 0),
         };
         (kind << 48) | (u64::from(id) << 8) | u64::from(low)
     }
@@ -62,6 +63,7 @@ impl Token {
             3 => Self::Unit(Source::Stream { slot: id, stream }),
             4 => Self::Unit(Source::Leader { slot: id }),
             5 => Self::Unit(Source::Stray { pid: id }),
+            6 => Self::Unit(Source::Notice { slot: id }),
             _ => return None,
         })
     }
@@ -285,6 +287,7 @@ impl Server {
             }
             Verb::Stop { unit } => self.units.stop(&unit),
             Verb::Ready { unit, pid } => self.units.ready(&unit, pid),
+            Verb::Unwell { unit, pid, why } => self.units.unwell(&unit, pid, why),
             Verb::StopStrays { unit } => self.units.stop_strays(&unit),
             Verb::Forget { unit } => self.units.forget(&unit)?,
             Verb::Watch => self.connections.watch(from),
@@ -337,6 +340,7 @@ mod tests {
             Token::Unit(Source::Stream { slot: 7, stream: 1 }),
             Token::Unit(Source::Leader { slot: 1 << 30 }),
             Token::Unit(Source::Stray { pid: 4_194_304 }),
+            Token::Unit(Source::Notice { slot: 9 }),
         ];
         for token in all {
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -1,5 +1,6 @@
 //! Starting a process: its own group, its own environment, its output into the FIFOs.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -9,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::find::{self, MARK};
 use crate::model::time::Timestamp;
-use crate::ports::keeper::{Launch, Process};
+use crate::ports::keeper::{Launch, Notify, Process};
 
 /// The limit of open files: raised for the keeper, as it was for what it starts. Programs that use `select` or close every
 /// possible descriptor do not bear a high one.
@@ -48,6 +49,7 @@ impl Limits {
 pub(super) fn spawn(
     launch: &Launch,
     mark: &str,
+    notify: Option<(OsString, &Notify)>,
     ends: [File; 2],
     null: &File,
     limits: &Limits,
@@ -59,6 +61,13 @@ pub(super) fn spawn(
     let input = null.try_clone().map_err(|cause| cause.to_string())?;
     command.arg0(first).args(rest).current_dir(&launch.dir).env_clear();
     command.envs(launch.env.iter().map(|(name, value)| (name, value.reveal()))).env(MARK, mark);
+    if let Some((socket, notify)) = notify {
+        command.env("NOTIFY_SOCKET", socket);
+        if let Some(watchdog) = notify.watchdog {
+            // For sd_watchdog_enabled(3). Without WATCHDOG_PID it holds for whichever process of the unit asks.
+            command.env("WATCHDOG_USEC", watchdog.0.saturating_mul(1_000).to_string());
+        }
+    }
     command.process_group(0).stdin(input).stdout(Stdio::from(out)).stderr(Stdio::from(err));
     let child = limits.lowered(|| command.spawn()).map_err(|cause| explain(launch, &cause))?;
     let pid = child.id();

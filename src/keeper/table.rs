@@ -23,6 +23,8 @@ pub const READY_CRASHES: usize = 100;
 /// No pause after an unhealthy crash is shorter, whatever the policy says: a program that cannot even be started would keep the
 /// keeper busy.
 pub const SHORTEST_PAUSE: Millis = Millis(10);
+/// No unit may ask for more time than this at once.
+pub const LONGEST_EXTENSION: Millis = Millis::secs(3_600);
 /// SIGTERM, for what a crashed leader left behind (signal(7)).
 const SIGTERM: i32 = 15;
 
@@ -58,6 +60,8 @@ pub struct State {
     unhealthy: VecDeque<Tick>,
     /// When the crashes of a unit that had been ready were; at most [`READY_CRASHES`].
     ready_crashes: VecDeque<Tick>,
+    /// Why it is being stopped as unwell.
+    ailment: Option<String>,
 }
 
 /// Where the unit is.
@@ -71,6 +75,10 @@ pub enum Place {
         process: Process,
         since: Tick,
         ready: bool,
+        /// It said so itself.
+        notified: bool,
+        /// By when it must give its next sign of life.
+        due: Option<Tick>,
     },
     /// Told to stop, its main process still lives.
     Stopping {
@@ -96,6 +104,10 @@ pub enum Next {
     /// Start what is wanted.
     Start,
     End,
+    /// It was stopped as unwell; the table decides as after a crash. Says whether it had lived long enough to be healthy.
+    Heal {
+        healthy: bool,
+    },
     /// Restart after a crash, not before `at`.
     Restart {
         at: Tick,
@@ -129,6 +141,17 @@ pub enum Event {
     Ready {
         pid: u32,
     },
+    /// It said `READY=1`.
+    Notified,
+    /// It said `WATCHDOG=1`.
+    Alive,
+    /// It asked for more time (`EXTEND_TIMEOUT_USEC=`).
+    Extend(Millis),
+    /// This process (or whichever runs, with `None`) is not well.
+    Unwell {
+        pid: Option<u32>,
+        why: String,
+    },
 }
 
 /// What is to be done, in this order.
@@ -161,12 +184,15 @@ impl State {
             looping: false,
             unhealthy: VecDeque::new(),
             ready_crashes: VecDeque::new(),
+            ailment: None,
         }
     }
 
     /// A unit that was found running. It is not told to be ready: the new keeper does not know.
     pub fn adopted(digest: Digest, policy: Policy, process: Process, now: Tick) -> Self {
-        Self { place: Place::Running { process, since: now, ready: false }, ..Self::new(digest, policy) }
+        let due = policy.notify.as_ref().and_then(|n| n.start.or(n.watchdog)).map(|span| now + span);
+        let place = Place::Running { process, since: now, ready: false, notified: false, due };
+        Self { place, ..Self::new(digest, policy) }
     }
 
     /// Its main process, if it has one.
@@ -197,14 +223,19 @@ impl State {
         matches!(self.place, Place::Running { ready: true, .. })
     }
 
+    pub fn notified(&self) -> bool {
+        matches!(self.place, Place::Running { notified: true, .. })
+    }
+
     /// Applies one event. Events that do not fit the place (a late timer, a second exit) change nothing.
     pub fn on(&mut self, event: Event, now: Now) -> Vec<Effect> {
         match event {
             Event::Ensure { digest, policy, again } => self.ensure(digest, policy, again, now),
             Event::Stop => self.stop(now),
             Event::Spawned(process) if self.place == Place::Starting => {
-                self.place = Place::Running { process, since: now.tick, ready: false };
-                Vec::new()
+                let due = self.policy.notify.as_ref().and_then(|n| n.start.or(n.watchdog)).map(|span| now.tick + span);
+                self.place = Place::Running { process, since: now.tick, ready: false, notified: false, due };
+                due.map(Effect::SetTimer).into_iter().collect()
             }
             Event::SpawnFailed(why) if self.place == Place::Starting => {
                 let exit = Exit::NotSpawned(why);
@@ -232,8 +263,68 @@ impl State {
                 }
                 Vec::new()
             }
+            Event::Notified => self.notified_now(now),
+            Event::Alive => self.alive_now(now),
+            Event::Extend(span) => self.extend(span, now),
+            Event::Unwell { pid, why } => self.unwell(pid, why, now),
             Event::Spawned(_) | Event::SpawnFailed(_) => Vec::new(),
         }
+    }
+
+    fn watchdog(&self) -> Option<Millis> {
+        self.policy.notify.as_ref().and_then(|n| n.watchdog)
+    }
+
+    fn notified_now(&mut self, now: Now) -> Vec<Effect> {
+        let next = self.watchdog().map(|span| now.tick + span);
+        let Place::Running { ready, notified, due, .. } = &mut self.place else { return Vec::new() };
+        if *notified {
+            return Vec::new();
+        }
+        (*ready, *notified) = (true, true);
+        let before = std::mem::replace(due, next);
+        self.healthy();
+        match (before, next) {
+            (_, Some(at)) => vec![Effect::SetTimer(at)],
+            (Some(_), None) => vec![Effect::CancelTimer],
+            (None, None) => Vec::new(),
+        }
+    }
+
+    fn alive_now(&mut self, now: Now) -> Vec<Effect> {
+        let starts = self.policy.notify.as_ref().is_some_and(|n| n.start.is_some());
+        let Some(span) = self.watchdog() else { return Vec::new() };
+        let Place::Running { notified, due, .. } = &mut self.place else { return Vec::new() };
+        // While it starts, its start limit counts.
+        if starts && !*notified {
+            return Vec::new();
+        }
+        *due = Some(now.tick + span);
+        vec![Effect::SetTimer(now.tick + span)]
+    }
+
+    /// More time, never less. A unit that is being stopped may ask too (sd_notify(3)); while its group is cleared it is gone.
+    fn extend(&mut self, span: Millis, now: Now) -> Vec<Effect> {
+        let asked = now.tick + span.min(LONGEST_EXTENSION);
+        match &mut self.place {
+            Place::Running { due: Some(due), .. } if asked > *due => {
+                *due = asked;
+                vec![Effect::SetTimer(asked)]
+            }
+            Place::Stopping { .. } if span > self.policy.stop_grace => vec![Effect::SetTimer(asked)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn unwell(&mut self, of: Option<u32>, why: String, now: Now) -> Vec<Effect> {
+        let Place::Running { process, since, .. } = &self.place else { return Vec::new() };
+        if of.is_some_and(|pid| pid != process.pid) {
+            return Vec::new();
+        }
+        let healthy = now.tick - *since >= self.policy.restart.reset_after;
+        self.ailment = Some(why);
+        self.place = Place::Stopping { process: process.clone(), next: Next::Heal { healthy } };
+        vec![Effect::Signal(self.policy.stop_signal), Effect::SetTimer(now.tick + self.policy.stop_grace)]
     }
 
     fn ensure(&mut self, digest: Digest, policy: Policy, again: bool, now: Now) -> Vec<Effect> {
@@ -253,7 +344,11 @@ impl State {
                 vec![Effect::Signal(old.stop_signal), Effect::SetTimer(now.tick + old.stop_grace)]
             }
             // A pause after a crash goes on, unless what is wanted is new.
-            Place::Clearing { next: Next::Restart { .. } } if !new => Vec::new(),
+            Place::Clearing { next: Next::Restart { .. } } | Place::Stopping { next: Next::Heal { .. }, .. }
+                if !new =>
+            {
+                Vec::new()
+            }
             Place::Clearing { next: Next::End } if !new && !restarts => Vec::new(),
             Place::Stopping { next, .. } | Place::Clearing { next } => {
                 *next = Next::Start;
@@ -334,8 +429,13 @@ impl State {
                 vec![Effect::Signal(SIGTERM), Effect::SetTimer(now.tick + self.policy.stop_grace.min(LEFTOVER_GRACE))]
             }
             Place::Stopping { next, .. } => {
-                let next = *next;
+                let mut next = *next;
                 self.last_exit = Some((exit, now.wall));
+                if let Next::Heal { healthy } = next {
+                    let why = self.ailment.take().unwrap_or_default();
+                    self.last_exit = Some((Exit::Unwell(why), now.wall));
+                    next = self.after_crash(healthy, now);
+                }
                 if left {
                     // The group was told to stop together with its leader; its grace goes on.
                     self.place = Place::Clearing { next };
@@ -354,9 +454,21 @@ impl State {
             Place::Stopping { .. } | Place::Clearing { .. } => {
                 vec![Effect::KillGroup, Effect::SetTimer(now.tick + KILL_AGAIN)]
             }
+            Place::Running { due: Some(due), .. } if due > now.tick => vec![Effect::SetTimer(due)],
+            Place::Running { due: Some(_), notified, .. } => self.unwell(None, self.silence(notified), now),
             Place::Waiting { at, .. } if at <= now.tick => self.restart(),
             Place::Waiting { at, .. } if self.known => vec![Effect::SetTimer(at)],
             _ => Vec::new(),
+        }
+    }
+
+    /// What is said of a unit that did not speak in time.
+    fn silence(&self, notified: bool) -> String {
+        let notify = self.policy.notify.clone().unwrap_or_default();
+        match (notify.start, notify.watchdog) {
+            (Some(start), _) if !notified => format!("it did not say READY=1 within {start}"),
+            (_, Some(watchdog)) => format!("it did not say WATCHDOG=1 for {watchdog}"),
+            _ => "it gave no sign of life".to_owned(),
         }
     }
 
@@ -371,7 +483,8 @@ impl State {
                 self.place = Place::Ended;
                 Vec::new()
             }
-            Next::Start => self.spawn(),
+            // Decided when its process ended; without that there is nothing to heal.
+            Next::Start | Next::Heal { .. } => self.spawn(),
             Next::Restart { at, .. } if at <= now.tick && self.known => self.restart(),
             Next::Restart { at, retry_at, looping } => {
                 self.place = Place::Waiting { at, retry_at, looping };

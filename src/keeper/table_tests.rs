@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keeper::marks::stopgap_policy;
+use crate::ports::keeper::Notify;
 
 /// Dice that leave a pause as it is.
 const NO_JITTER: u64 = 100;
@@ -482,4 +483,76 @@ proptest! {
         prop_assert_eq!(machine.leader.is_some(), startable);
         prop_assert!(startable || machine.timer.is_some());
     }
+}
+
+/// A unit that must say READY=1 within 2 s and WATCHDOG=1 every second after that, started at tick 0.
+fn speaking() -> State {
+    let notify = Notify { start: Some(Millis(2_000)), watchdog: Some(Millis(1_000)) };
+    let policy = Policy { notify: Some(notify), ..policy(RestartWhen::Always) };
+    let mut state = State::new(digest("a"), policy.clone());
+    state.on(Event::Ensure { digest: digest("a"), policy, again: false }, now(0));
+    assert_eq!(state.on(Event::Spawned(process(1)), now(0)), [Effect::SetTimer(Tick(2_000))]);
+    state
+}
+
+/// It is told to stop, because it is not well.
+const TREATED: [Effect; 2] = [Effect::Signal(15), Effect::SetTimer(Tick(6_000))];
+
+#[test]
+fn a_unit_that_does_not_say_that_it_is_ready_is_replaced() {
+    let mut state = speaking();
+    assert_eq!(state.on(Event::Alive, now(1_900)), [], "its start limit counts");
+    assert_eq!(state.on(Event::Extend(Millis(1_000)), now(2_000)), [Effect::SetTimer(Tick(3_000))]);
+    assert_eq!(state.on(Event::Extend(Millis(500)), now(2_100)), [], "more time, never less");
+    assert_eq!(state.on(Event::TimerDue, now(2_000)), [Effect::SetTimer(Tick(3_000))], "a timer of before");
+    assert_eq!(state.on(Event::TimerDue, now(3_000)), TREATED);
+    assert_eq!(state.on(exited(0), now(3_100)), [Effect::CancelTimer, Effect::SetTimer(Tick(3_200))]);
+    let (exit, _) = state.last_exit.clone().expect("it ended");
+    assert_eq!(exit, Exit::Unwell("it did not say READY=1 within 2s".to_owned()));
+    assert_eq!((state.crashes, state.phase()), (1, Phase::Backoff { retry_at: Timestamp(1_003_200) }));
+}
+
+#[test]
+fn a_unit_that_falls_silent_is_replaced_and_one_that_speaks_is_not() {
+    let mut state = speaking();
+    assert_eq!(state.on(Event::Notified, now(500)), [Effect::SetTimer(Tick(1_500))]);
+    assert!(state.ready() && state.notified());
+    assert_eq!(state.on(Event::Alive, now(1_400)), [Effect::SetTimer(Tick(2_400))]);
+    assert_eq!(state.on(Event::TimerDue, now(1_500)), [Effect::SetTimer(Tick(2_400))]);
+    assert_eq!(state.on(Event::Alive, now(2_300)), [Effect::SetTimer(Tick(3_300))]);
+    assert_eq!(state.on(Event::Notified, now(2_350)), [], "said once");
+    assert_eq!(state.on(Event::TimerDue, now(3_300)).len(), 2);
+    assert_eq!(state.phase(), Phase::Stopping);
+    // The same wish does not turn a cure into a plain restart.
+    assert_eq!(
+        state.on(Event::Ensure { digest: digest("a"), policy: state.policy.clone(), again: false }, now(3_310)),
+        []
+    );
+    state.on(exited(0), now(3_320));
+    assert!(matches!(state.phase(), Phase::Backoff { .. }), "silence is not health: {:?}", state.phase());
+}
+
+#[test]
+fn an_unwell_unit_is_restarted_like_one_that_crashed_and_only_the_one_that_was_meant() {
+    let mut state = running(RestartWhen::Always);
+    let unwell = |pid| Event::Unwell { pid: Some(pid), why: "no answer".to_owned() };
+    assert_eq!(state.on(unwell(9), now(10)), [], "another process");
+    assert_eq!(state.on(unwell(1), now(10)).first(), Some(&Effect::Signal(15)));
+    assert_eq!(state.on(unwell(1), now(11)), [], "once is enough");
+    // Stopping it for good wins.
+    let mut stopped = state.clone();
+    stopped.on(Event::Stop, now(12));
+    stopped.on(exited(0), now(13));
+    assert_eq!(stopped.phase(), Phase::Stopped);
+    state.on(Event::Exited { exit: Exit::Code(0), left: true }, now(20));
+    assert!(matches!(state.place, Place::Clearing { next: Next::Restart { .. } }), "{:?}", state.place);
+    // One that had lived for long is back at once.
+    let mut old = running(RestartWhen::Always);
+    old.on(unwell(1), now(5_000));
+    assert_eq!(old.on(exited(0), now(5_010)), [Effect::CancelTimer, Effect::Spawn]);
+    // A job that is never restarted is not restarted for this either.
+    let mut job = running(RestartWhen::Never);
+    job.on(unwell(1), now(10));
+    job.on(exited(0), now(20));
+    assert_eq!(job.phase(), Phase::Ended);
 }

@@ -48,6 +48,11 @@ pub enum Verb {
         unit: Name,
         pid: u32,
     },
+    Unwell {
+        unit: Name,
+        pid: u32,
+        why: String,
+    },
     StopStrays {
         unit: Name,
     },

@@ -62,6 +62,8 @@ reasons! {
     Running,
     /// Runs, and does not answer its readiness probe yet.
     NotReady,
+    /// Its liveness or startup probe failed; it is restarted.
+    Unhealthy,
     /// Ran to its end with exit code 0, and should not run again.
     Completed,
     /// Ran to its end with an error, and its policy says not to run it again.

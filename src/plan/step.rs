@@ -41,7 +41,10 @@ impl Claim {
             ServiceAction::Update(_) | ServiceAction::PutRow { .. } | ServiceAction::Accept => Self::Document,
             // Stopped because its document says so: with that the document is applied.
             ServiceAction::Stop if reason == Reason::Suspended => Self::Document,
-            ServiceAction::Stop | ServiceAction::StopStrays | ServiceAction::Release { .. } => Self::None,
+            ServiceAction::Heal { .. }
+            | ServiceAction::Stop
+            | ServiceAction::StopStrays
+            | ServiceAction::Release { .. } => Self::None,
         }
     }
 }

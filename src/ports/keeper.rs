@@ -36,6 +36,21 @@ pub struct Policy {
     pub log_max_size: Bytes,
     /// How many rotated files are kept beside the current one.
     pub log_keep: u32,
+    /// Set for a unit that speaks `sd_notify(3)`: it gets a NOTIFY_SOCKET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
+}
+
+/// What a unit must say of itself, and how soon (sd_notify(3)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notify {
+    /// `READY=1` must come this soon after the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Millis>,
+    /// From then on (or from the start, without `start`) `WATCHDOG=1` must come at least this often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<Millis>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +87,8 @@ pub enum Exit {
     Unknown,
     /// It never ran: the system call that starts it failed with this error.
     NotSpawned(String),
+    /// It was stopped because it was not well: a probe failed, or it gave no sign of life.
+    Unwell(String),
 }
 
 impl std::fmt::Display for Exit {
@@ -81,6 +98,7 @@ impl std::fmt::Display for Exit {
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Unknown => f.write_str("exit code unknown"),
             Self::NotSpawned(why) => write!(f, "could not be started: {why}"),
+            Self::Unwell(why) => write!(f, "stopped because {why}"),
         }
     }
 }
@@ -136,6 +154,12 @@ pub struct Unit {
     pub last_exit_at: Option<Timestamp>,
     /// Told to be ready since its process started.
     pub ready: bool,
+    /// It said `READY=1` itself.
+    #[serde(default)]
+    pub notified: bool,
+    /// What it last said of itself (`STATUS=`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
     /// Whether the keeper knows its launch. Not so for a unit that a new keeper adopted from a killed one: it watches it, and
     /// cannot start it again until told how.
     pub known: bool,
@@ -159,6 +183,9 @@ pub trait Keeper {
     fn stop<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>>;
     /// Tells the keeper that this process answered its probe: what crashes after that is restarted at once.
     fn ready<'a>(&'a self, name: &'a Name, pid: u32) -> Answer<'a, Result<(), PortError>>;
+    /// Says that this process is not well, and why: it is stopped, and started again by the same table as after a crash. Another
+    /// process than this one is left alone.
+    fn unwell<'a>(&'a self, name: &'a Name, pid: u32, why: &'a str) -> Answer<'a, Result<(), PortError>>;
     /// Stops the strays of a unit (only processes whose mark is ours).
     fn stop_strays<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>>;
     /// Drops a unit that has no process. Its logs stay.

@@ -1,4 +1,4 @@
-//! Readiness probes. They run beside the engine; looking at one never waits.
+//! Probes of modules. They run beside the engine; looking at one never waits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,9 +19,21 @@ pub enum Ask {
     Exec { program: PathBuf, argv: Vec<String>, dir: PathBuf, env: BTreeMap<String, Secret> },
 }
 
+/// What a probe decides (the three of Kubernetes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Whether it has started. Not asked again once it has.
+    Startup,
+    /// Whether it can be used now.
+    Readiness,
+    /// Whether it lives.
+    Liveness,
+}
+
 /// A probe on one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
+    pub role: Role,
     pub ask: Ask,
     /// Before the first attempt.
     pub delay: Millis,
@@ -30,6 +42,8 @@ pub struct Probe {
     pub timeout: Millis,
     pub success_threshold: u32,
     pub failure_threshold: u32,
+    /// For how long a startup probe may fail.
+    pub patience: Millis,
 }
 
 /// What a probe knows now.
@@ -42,11 +56,14 @@ pub enum Verdict {
     Bad(String),
 }
 
-/// Probes by unit. A probe belongs to one process: another pid starts it anew.
+/// Probes by unit and role. A probe belongs to one process: another pid starts it anew.
 pub trait Probes {
-    /// Makes this the unit's probe on this process, and says what it knows. The same probe on the same process goes on.
+    /// Makes this the unit's probe of its role on this process, and says what it knows. The same probe on the same process goes on.
     fn watch(&self, name: &Name, pid: u32, probe: &Probe) -> Verdict;
-    /// Ends the unit's probe, if it has one.
+    /// Whether the failures of this probe count: so many in a row as its threshold says, or for a startup probe as long as its
+    /// patience lasts.
+    fn exhausted(&self, name: &Name, role: Role) -> bool;
+    /// Ends the unit's probes, if it has any.
     fn drop_probe(&self, name: &Name);
     /// Ends when every probe has had one answer, or the time is over: for commands that look once.
     fn settle(&self, at_most: Millis) -> Answer<'_, ()>;

@@ -12,6 +12,7 @@ use crate::model::id::Name;
 use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::ports::keeper::{Exit, Launch, Policy, Process, Unit};
+use crate::ports::probes::Role;
 use crate::ports::registry::Row;
 
 /// How a pretend program behaves; the second word of its command.
@@ -29,6 +30,8 @@ pub enum Manner {
     Elsewhere,
     /// Does not stop when asked to.
     Stubborn,
+    /// Its first process stops answering after a while.
+    Hangs,
 }
 
 impl Manner {
@@ -39,6 +42,7 @@ impl Manner {
             Some("once") => Self::Once,
             Some("elsewhere") => Self::Elsewhere,
             Some("stubborn") => Self::Stubborn,
+            Some("hangs") => Self::Hangs,
             _ => Self::Well,
         }
     }
@@ -56,6 +60,16 @@ pub struct Proc {
     pub ready_at: Tick,
     /// When it will end, and how.
     pub ends: Option<(Tick, Exit)>,
+}
+
+/// A process that hangs does so after this long.
+const HANGS_AFTER: Millis = Millis(300);
+
+impl Proc {
+    /// It does not answer any more.
+    pub fn hangs(&self, now: Tick) -> bool {
+        self.manner == Manner::Hangs && now - self.started >= HANGS_AFTER
+    }
 }
 
 /// A unit of the pretend keeper, around the real restart table.
@@ -210,7 +224,7 @@ impl Earth {
             self.broken.push(format!("{name}: started without a launch"));
             return;
         };
-        let manner = Manner::of(&launch.argv);
+        let mut manner = Manner::of(&launch.argv);
         let wanted: Option<u16> = launch.env.get("PORT").and_then(|p| p.reveal().parse().ok());
         let told = self.elsewhere.entry(name.clone()).or_default();
         *told += 1;
@@ -218,6 +232,9 @@ impl Earth {
             (Manner::Elsewhere, 1) => wanted.map(|p| p.wrapping_add(10_000)),
             _ => wanted,
         };
+        if manner == Manner::Hangs && *told > 1 {
+            manner = Manner::Well;
+        }
         let delay = if manner == Manner::Slow { 1_500 } else { 20 };
         let ends = match manner {
             Manner::Crash => Some((self.now + Millis(5), Exit::Code(1))),
@@ -288,7 +305,9 @@ impl Earth {
     /// When something happens next by itself.
     fn next_event(&self) -> Option<Tick> {
         let ends = self.procs.values().filter_map(|p| p.ends.as_ref().map(|(at, _)| *at));
-        let ready = self.procs.values().map(|p| p.ready_at).filter(|at| *at > self.now);
+        let hang = |p: &Proc| (p.manner == Manner::Hangs).then(|| p.started + HANGS_AFTER);
+        let hangs = self.procs.values().filter_map(hang);
+        let ready = self.procs.values().map(|p| p.ready_at).chain(hangs).filter(|at| *at > self.now);
         let timers = self.keeper.iter().flat_map(|u| u.values().filter_map(|k| k.timer));
         ends.chain(ready).chain(timers).filter(|at| *at > self.now).min()
     }
@@ -324,8 +343,16 @@ impl Earth {
             last_exit,
             last_exit_at,
             ready: kept.state.ready(),
+            notified: kept.state.notified(),
+            status: None,
             known: kept.state.known,
         })
+    }
+
+    /// Whether a probe of this role has failed often enough: what hangs fails at once.
+    pub fn exhausted(&self, name: &Name, role: Role) -> bool {
+        let hangs = |p: &Proc| p.unit.as_ref() == Some(name) && p.hangs(self.now);
+        role == Role::Liveness && self.procs.values().any(hangs)
     }
 
     /// Sets a row of services.json, as a module would.
@@ -380,5 +407,6 @@ fn default_policy() -> Policy {
         stop_grace: Millis(10_000),
         log_max_size: Bytes(10 << 20),
         log_keep: 5,
+        notify: None,
     }
 }

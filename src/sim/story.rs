@@ -39,7 +39,11 @@ pub fn hub() -> String {
 /// A service that listens on a port.
 pub fn service(name: &str, manner: &str, port: &str, value: u64, depends_on: Option<&str>) -> String {
     let depends = depends_on.map(|d| format!("  dependsOn: [ {{ service: {d} }} ]\n")).unwrap_or_default();
-    let policy = if manner == "once" { "  restart: { policy: never }\n" } else { "" };
+    let policy = match manner {
+        "once" => "  restart: { policy: never }\n",
+        "hangs" => "  liveness: { tcp: {} }\n",
+        _ => "",
+    };
     format!(
         "apiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec:\n  command: [ sim, {manner} ]\n  \
          port: {port}\n  registersAs: row-{name}\n  env: {{ VALUE: \"{value}\" }}\n{policy}{depends}"

@@ -27,7 +27,7 @@ use crate::model::unit::Millis;
 use crate::ports::clock::{Clock, Dice};
 use crate::ports::files::{FileError, Files, Program, Scan};
 use crate::ports::keeper::{Keeper, Launch, Policy, Unit};
-use crate::ports::probes::{Ask, Probe, Probes, Verdict};
+use crate::ports::probes::{Ask, Probe, Probes, Role, Verdict};
 use crate::ports::registry::{Registry, Row};
 use crate::ports::secrets::Secrets;
 use crate::ports::sockets::{Holder, Listeners, Sockets};
@@ -178,6 +178,12 @@ impl Keeper for Pretend {
             Ok(())
         }))
     }
+    fn unwell<'a>(&'a self, name: &'a Name, pid: u32, why: &'a str) -> Answer<'a, Result<(), PortError>> {
+        ready(self.fate.effect("keeper.unwell", || {
+            self.earth.borrow_mut().event(name, TableEvent::Unwell { pid: Some(pid), why: why.to_owned() });
+            Ok(())
+        }))
+    }
     fn stop_strays<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>> {
         ready(self.fate.effect("keeper.stop_strays", || {
             let mut earth = self.earth.borrow_mut();
@@ -256,6 +262,9 @@ impl Secrets for Pretend {
 impl Probes for Pretend {
     fn watch(&self, _: &Name, pid: u32, probe: &Probe) -> Verdict {
         let earth = self.earth.borrow();
+        if probe.role == Role::Liveness && earth.procs.get(&pid).is_some_and(|p| p.hangs(earth.now)) {
+            return Verdict::Bad("no answer".to_owned());
+        }
         let wanted = match &probe.ask {
             Ask::Http { port, .. } | Ask::Tcp { port } => Some(*port),
             Ask::Exec { .. } => None,
@@ -265,6 +274,9 @@ impl Probes for Pretend {
             Some(_) => Verdict::Bad("connection refused".to_owned()),
             None => Verdict::Pending,
         }
+    }
+    fn exhausted(&self, name: &Name, role: Role) -> bool {
+        self.earth.borrow().exhausted(name, role)
     }
     fn drop_probe(&self, _: &Name) {}
     fn settle(&self, _: Millis) -> Answer<'_, ()> {

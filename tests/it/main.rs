@@ -4,6 +4,7 @@ mod bad;
 mod continuous;
 mod demo;
 mod examples;
+mod health;
 mod hostile;
 mod keeper;
 mod manifests;

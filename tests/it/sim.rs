@@ -44,7 +44,7 @@ fn three(story: &Story) {
 }
 
 /// The stages of the crash story: each changes the world, and the engine must follow.
-const STAGES: usize = 6;
+const STAGES: usize = 8;
 
 fn stage(story: &Story, number: usize) {
     match number {
@@ -68,6 +68,10 @@ fn stage(story: &Story, number: usize) {
             story.write("d.yaml", &service("d", "elsewhere", "2020", 1, None));
             story.write("e.yaml", &service("e", "once", "2021", 1, None));
         }
+        // Something that will hang one day ...
+        6 => story.write("f.yaml", &service("f", "hangs", "2031", 1, None)),
+        // ... and does.
+        7 => drop(story.earth.borrow_mut().advance(Millis(1_000))),
         // Two are removed.
         _ => {
             let mut earth = story.earth.borrow_mut();
@@ -87,6 +91,7 @@ fn arrived(story: &Story, number: usize) {
     let wanted: &[&str] = match number {
         0..=3 => &["a", "b", "c"],
         4 => &["a", "b", "c", "d"],
+        6.. => &["a", "b", "d", "f"],
         _ => &["a", "b", "d"],
     };
     assert_eq!(running, wanted, "stage {number}");
@@ -98,6 +103,7 @@ fn arrived(story: &Story, number: usize) {
     for proc in earth.procs.values() {
         let row = format!("row-{}", proc.unit.as_ref().expect("ours"));
         assert_eq!(port(&row), proc.port, "stage {number}: {row} says where it listens");
+        assert!(!proc.hangs(earth.now), "stage {number}: what hangs is replaced");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Readiness probes, one tokio task each. They run on the engine's thread (`spawn_local`: a `LocalSet` or a
+//! Probes, one tokio task each. They run on the engine's thread (`spawn_local`: a `LocalSet` or a
 //! `LocalRuntime`), so looking at a verdict is reading a cell.
 
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ use crate::model::id::Name;
 use crate::model::secret::Secret;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
-use crate::ports::probes::{Ask, Probe, Probes, Verdict};
+use crate::ports::probes::{Ask, Probe, Probes, Role, Verdict};
 
 /// The shortest pause between attempts on a module that is starting. A refused connection costs some 50 microseconds, so
 /// this is at most one percent of a core.
@@ -37,7 +37,7 @@ pub type Wake = Rc<dyn Fn()>;
 /// Probes by unit on the current thread's tokio runtime.
 pub struct TokioProbes {
     wake: Wake,
-    running: RefCell<BTreeMap<Name, Running>>,
+    running: RefCell<BTreeMap<(Name, Role), Running>>,
     /// Told whenever a probe has an answer or is gone.
     answers: Rc<Notify>,
 }
@@ -62,6 +62,7 @@ struct Known {
     answered: bool,
     good_in_a_row: u32,
     bad_in_a_row: u32,
+    exhausted: bool,
 }
 
 impl TokioProbes {
@@ -81,15 +82,22 @@ impl TokioProbes {
 impl Probes for TokioProbes {
     fn watch(&self, name: &Name, pid: u32, probe: &Probe) -> Verdict {
         let mut running = self.running.borrow_mut();
-        if let Some(old) = running.get(name).filter(|old| old.pid == pid && old.probe == *probe) {
+        let key = (name.clone(), probe.role);
+        if let Some(old) = running.get(&key).filter(|old| old.pid == pid && old.probe == *probe) {
             return old.known.borrow().verdict.clone();
         }
-        running.insert(name.clone(), self.start(pid, probe));
+        running.insert(key, self.start(pid, probe));
         Verdict::Pending
     }
 
+    fn exhausted(&self, name: &Name, role: Role) -> bool {
+        self.running.borrow().get(&(name.clone(), role)).is_some_and(|one| one.known.borrow().exhausted)
+    }
+
     fn drop_probe(&self, name: &Name) {
-        self.running.borrow_mut().remove(name);
+        for role in [Role::Startup, Role::Readiness, Role::Liveness] {
+            self.running.borrow_mut().remove(&(name.clone(), role));
+        }
         self.answers.notify_waiters();
     }
 
@@ -110,13 +118,14 @@ impl Probes for TokioProbes {
 
 impl Known {
     fn new() -> Self {
-        Self { verdict: Verdict::Pending, answered: false, good_in_a_row: 0, bad_in_a_row: 0 }
+        Self { verdict: Verdict::Pending, answered: false, good_in_a_row: 0, bad_in_a_row: 0, exhausted: false }
     }
 
-    /// Takes one answer in; says whether the verdict changed. Thresholds as in Kubernetes, except that a module that was
+    /// Takes one answer in; says whether something that is looked at changed. Thresholds as in Kubernetes, except that a module that was
     /// never good is said to be bad from its first bad answer on, so that people see what it is waiting for.
-    fn take(&mut self, answer: Result<(), String>, probe: &Probe) -> bool {
+    fn take(&mut self, answer: Result<(), String>, probe: &Probe, age: Duration) -> bool {
         self.answered = true;
+        let before = self.exhausted;
         let verdict = match answer {
             Ok(()) => {
                 self.bad_in_a_row = 0;
@@ -130,28 +139,38 @@ impl Known {
                 (!stays).then_some(Verdict::Bad(why))
             }
         };
+        self.exhausted = match probe.role {
+            Role::Startup => self.bad_in_a_row > 0 && age >= Duration::from(probe.patience),
+            Role::Readiness | Role::Liveness => self.bad_in_a_row >= probe.failure_threshold,
+        };
+        let exhausted = self.exhausted != before;
         match verdict {
             Some(verdict) if verdict != self.verdict => {
                 self.verdict = verdict;
                 true
             }
-            _ => false,
+            _ => exhausted,
         }
     }
 }
 
 /// Asks for ever. Ends by being aborted.
 async fn attempts(probe: &Probe, known: &RefCell<Known>, wake: &dyn Fn(), answers: &Notify) {
+    let born = Instant::now();
     sleep(probe.delay.into()).await;
     let start = Instant::now();
-    let mut was_good = false;
+    // A module that does not live is no reason to hurry.
+    let mut was_good = probe.role == Role::Liveness;
     loop {
         let answer = attempt(probe).await;
-        let changed = known.borrow_mut().take(answer, probe);
+        let changed = known.borrow_mut().take(answer, probe, born.elapsed());
         was_good |= known.borrow().verdict == Verdict::Good;
         answers.notify_waiters();
         if changed {
             wake();
+        }
+        if probe.role == Role::Startup && was_good {
+            return;
         }
         sleep(pause(was_good, start.elapsed(), probe.period.into())).await;
     }

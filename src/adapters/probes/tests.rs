@@ -58,7 +58,16 @@ impl Bench {
 
 fn probe(ask: Ask) -> Probe {
     let (delay, period, timeout) = (Millis(0), Millis(10), Millis(2_000));
-    Probe { ask, delay, period, timeout, success_threshold: 1, failure_threshold: 3 }
+    Probe {
+        role: Role::Readiness,
+        ask,
+        delay,
+        period,
+        timeout,
+        success_threshold: 1,
+        failure_threshold: 3,
+        patience: Millis(60_000),
+    }
 }
 
 fn http(port: u16) -> Probe {
@@ -297,7 +306,7 @@ fn thresholds_count_answers_in_a_row() {
     let mut known = Known::new();
     let bad = || Err("no".to_owned());
     let mut step = |answer, wanted: &str| {
-        known.take(answer, &probe);
+        known.take(answer, &probe, Duration::ZERO);
         assert_eq!(format!("{:?}", known.verdict), wanted);
     };
     step(Ok(()), "Pending");

@@ -36,6 +36,7 @@ pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
     match action {
         Action::Spawn(inputs) | Action::Update(inputs) => ensure(hand, name, inputs, false).await,
         Action::Restart { inputs, again } => ensure(hand, name, inputs, *again).await,
+        Action::Heal { pid, why } => done(hand.keeper().unwell(name, *pid, why).await),
         Action::Stop => {
             hand.probes().drop_probe(name);
             done(hand.keeper().stop(name).await)

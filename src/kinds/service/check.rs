@@ -1,19 +1,26 @@
 //! What a Service can say wrong that no schema can tell, and what it comes to together with its module.json. Pure.
 
+use super::health;
 use super::module::Module;
-use super::spec::{Port, Readiness, Route, ServiceSpec};
+use super::spec::{Port, ProbeSpec, Route, ServiceSpec};
 use crate::document::Document;
 use crate::document::near::listed;
 use crate::model::problem::{Code, Problem};
+use crate::model::unit::Millis;
+use crate::ports::probes::Role;
 
 /// The variable that carries the port into a module.
 const PORT: &str = "PORT";
+/// No module is asked to say more often that it lives.
+const SHORTEST_WATCHDOG: Millis = Millis(100);
 
 /// Looks at everything that one document says.
 pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem>) {
     let mut look = Look { document, problems };
     look.what_runs(spec);
-    look.readiness(spec);
+    for (role, field, probe) in health::declared(spec) {
+        look.probe(field, role, probe, spec);
+    }
     look.restart(spec);
     look.environment(spec);
     look.routes(spec);
@@ -87,23 +94,22 @@ impl Look<'_> {
         }
     }
 
-    fn readiness(&mut self, spec: &ServiceSpec) {
-        let Some(readiness) = &spec.readiness else { return };
-        let given = given_probes(readiness);
+    fn probe(&mut self, field: &str, role: Role, probe: &ProbeSpec, spec: &ServiceSpec) {
+        let given = given_probes(probe);
         match given[..] {
             [] => {
-                let message = "`spec.readiness` needs exactly one of `http`, `tcp` and `exec`";
+                let message = format!("`spec.{field}` needs exactly one of `http`, `tcp`, `exec` and `notify`");
                 let problem = self
-                    .at_key(Code::Conflict, "/spec/readiness", message)
+                    .at_key(Code::Conflict, &format!("/spec/{field}"), message)
                     .label("none of them is given")
                     .hint("for a plain check that the port answers, write `tcp: {}`");
                 self.push(problem);
             }
             [_] => {}
             [first, ref more @ ..] => {
-                let key = |name: &str| self.document.key_at(&format!("/spec/readiness/{name}"));
+                let key = |name: &str| self.document.key_at(&format!("/spec/{field}/{name}"));
                 let message =
-                    format!("`spec.readiness` has {}; exactly one of them decides", listed(given.clone(), "and", 3));
+                    format!("`spec.{field}` has {}; exactly one of them decides", listed(given.clone(), "and", 4));
                 let mut problem =
                     Problem::error(Code::Conflict, key(first), message).label(format!("`{first}` is given here"));
                 for name in more {
@@ -115,16 +121,31 @@ impl Look<'_> {
         // With a module, the port may come from its module.json.
         let own_port = spec.port.is_some() || spec.module.is_some();
         let portless = [
-            ("http", readiness.http.as_ref().is_some_and(|probe| probe.port.is_none())),
-            ("tcp", readiness.tcp.as_ref().is_some_and(|probe| probe.port.is_none())),
+            ("http", probe.http.as_ref().is_some_and(|probe| probe.port.is_none())),
+            ("tcp", probe.tcp.as_ref().is_some_and(|probe| probe.port.is_none())),
         ];
         for (name, _) in portless.into_iter().filter(|(_, missing)| *missing && !own_port) {
-            let message = format!("`spec.readiness.{name}` has no port to ask");
+            let message = format!("`spec.{field}.{name}` has no port to ask");
             let problem = self
-                .at_key(Code::MissingField, &format!("/spec/readiness/{name}"), message)
+                .at_key(Code::MissingField, &format!("/spec/{field}/{name}"), message)
                 .label("the service has no port of its own")
                 .hint("add `port: auto` to the spec, or `port:` to the probe");
             self.push(problem);
+        }
+        if role != Role::Readiness && probe.success_threshold > 1 {
+            let message = format!("`spec.{field}.successThreshold` can only be 1: one good answer says enough");
+            let problem = self.at(Code::OutOfRange, &format!("/spec/{field}/successThreshold"), message);
+            self.push(problem.hint("only `readiness` may ask for more good answers in a row"));
+        }
+        if role == Role::Liveness && probe.notify.is_some() && probe.patience() < SHORTEST_WATCHDOG {
+            let message = format!(
+                "`spec.liveness` restarts the module when it is silent for {}, which is too short",
+                probe.patience()
+            );
+            let problem = self.at_key(Code::OutOfRange, "/spec/liveness/notify", message);
+            self.push(problem.hint(format!(
+                "`period` times `failureThreshold` must be at least {SHORTEST_WATCHDOG}; a busy machine delays every process that long"
+            )));
         }
     }
 
@@ -216,9 +237,13 @@ impl Look<'_> {
     }
 }
 
-fn given_probes(readiness: &Readiness) -> Vec<&'static str> {
-    let all =
-        [("http", readiness.http.is_some()), ("tcp", readiness.tcp.is_some()), ("exec", readiness.exec.is_some())];
+fn given_probes(probe: &ProbeSpec) -> Vec<&'static str> {
+    let all = [
+        ("http", probe.http.is_some()),
+        ("tcp", probe.tcp.is_some()),
+        ("exec", probe.exec.is_some()),
+        ("notify", probe.notify.is_some()),
+    ];
     all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
 

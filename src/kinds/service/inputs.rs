@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::health::{self, Probing, Programs};
 use super::module::Module;
-use super::spec::{Exposure, Port, Readiness, ServiceSpec};
+use super::spec::{Exposure, Port, ServiceSpec};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
-use crate::model::unit::Millis;
 use crate::ports::keeper::{Launch, Policy, Restart};
-use crate::ports::probes::{Ask, Probe};
 
 /// What a service is started with, apart from its own document.
 #[derive(Clone, Debug)]
@@ -36,8 +35,8 @@ pub struct Setting<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     pub program: PathBuf,
-    /// The same for an exec probe.
-    pub probe_program: Option<PathBuf>,
+    /// The same for exec probes.
+    pub probe_programs: Programs,
     pub inherited: Vec<(String, String)>,
     /// Variables of the envFiles, later files over earlier ones.
     pub file_env: BTreeMap<String, String>,
@@ -53,7 +52,7 @@ pub struct Inputs {
     pub parts: BTreeMap<String, Digest>,
     pub port: Option<u16>,
     pub policy: Policy,
-    pub probe: Option<Probe>,
+    pub probing: Probing,
     pub row: Option<WantedRow>,
 }
 
@@ -161,11 +160,17 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
         set("PORT", &port.to_string());
     }
 
+    let policy = policy(spec);
+    if let Some(notify) = &policy.notify {
+        // It is told by its environment.
+        part("notify".to_owned(), &notify.watchdog.map(|w| w.to_string()).unwrap_or_default());
+    }
+
     let whole: String = parts.iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
     let launch =
         Launch { program: found.program.clone(), argv, dir, env, digest: Digest::keyed(key, whole.as_bytes()) };
-    let probe = probe(setting, found, &launch);
-    Inputs { parts, port: setting.port, policy: policy(spec), probe, row: row(setting), launch }
+    let probing = health::probing(setting, found, &launch);
+    Inputs { parts, port: setting.port, policy, probing, row: row(setting), launch }
 }
 
 /// The variables that every module gets (contract of the hub's spawn request).
@@ -193,42 +198,8 @@ fn policy(spec: &ServiceSpec) -> Policy {
         stop_grace: spec.stop.grace,
         log_max_size: spec.logs.max_size,
         log_keep: spec.logs.keep,
+        notify: health::notify(spec),
     }
-}
-
-/// The readiness probe: as declared; else the module's health path; else the port; else none (running is ready).
-fn probe(setting: &Setting<'_>, found: &Found, launch: &Launch) -> Option<Probe> {
-    let declared = setting.spec.readiness.clone().unwrap_or_default();
-    let own = setting.port;
-    let ask = if let Some(http) = &declared.http {
-        Some(Ask::Http { port: http.port.or(own)?, path: http.path.clone(), headers: http.headers.clone() })
-    } else if let Some(tcp) = &declared.tcp {
-        Some(Ask::Tcp { port: tcp.port.or(own)? })
-    } else if let Some(exec) = &declared.exec {
-        Some(Ask::Exec {
-            program: found.probe_program.clone()?,
-            argv: exec.command.clone(),
-            dir: launch.dir.clone(),
-            env: launch.env.clone(),
-        })
-    } else {
-        match (own, setting.module) {
-            (Some(port), Some(module)) => {
-                Some(Ask::Http { port, path: module.health.clone(), headers: BTreeMap::new() })
-            }
-            (Some(port), None) => Some(Ask::Tcp { port }),
-            (None, _) => None,
-        }
-    };
-    let Readiness { initial_delay, period, timeout, success_threshold, failure_threshold, .. } = declared;
-    ask.map(|ask| Probe {
-        ask,
-        delay: initial_delay,
-        period: period.max(Millis(100)),
-        timeout: timeout.max(Millis(1)),
-        success_threshold,
-        failure_threshold,
-    })
 }
 
 /// The name of the service's row, if it has one.

@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod health;
 pub mod inputs;
 pub mod module;
 pub mod observe;

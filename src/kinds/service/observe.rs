@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::health::{self, Health, Programs};
 use super::inputs::{self, Found, Inputs, Setting, WantedRow};
 use super::spec::SecretRef;
 use crate::document::Document;
@@ -18,8 +19,7 @@ use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::Look;
 use crate::ports::files::{FileError, Program};
-use crate::ports::keeper::{Phase, Unit};
-use crate::ports::probes::Verdict;
+use crate::ports::keeper::Unit;
 use crate::ports::registry::Row;
 use crate::ports::sockets::Holder;
 
@@ -77,7 +77,7 @@ pub struct State {
     /// Ports on which the service's own processes listen; empty when unknown.
     pub listens: Vec<u16>,
     pub row: RowState,
-    pub verdict: Verdict,
+    pub health: Health,
     /// How long its process has been up.
     pub uptime: Millis,
 }
@@ -96,10 +96,10 @@ pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>
         Ok(inputs) => row_state(look, inputs.row.as_ref()),
         Err(_) => RowState::Fine,
     };
-    let verdict = verdict(look, setting.name, unit.as_ref(), Some(&inputs));
+    let health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
     let started = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(wall, |p| p.started);
     let uptime = Millis(u64::try_from(wall.0 - started.0).unwrap_or(0));
-    Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, verdict, uptime })
+    Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, health, uptime })
 }
 
 /// What is seen of a service that is only to be stopped: its unit is all that matters.
@@ -117,31 +117,9 @@ pub fn observe_unit(look: &Look<'_>, name: &Name) -> Observed<State> {
         holder: PortHolder::Fine,
         listens: Vec::new(),
         row: RowState::Fine,
-        verdict: Verdict::Pending,
+        health: Health::unknown(),
         uptime: Millis(0),
     })
-}
-
-/// The last word of the probe on the process that runs now. Asking for it starts the probe.
-pub fn verdict(
-    look: &Look<'_>,
-    name: &Name,
-    unit: Option<&Unit>,
-    inputs: Option<&Result<Inputs, Box<Problem>>>,
-) -> Verdict {
-    let running = unit.filter(|u| u.phase == Phase::Running).and_then(|u| u.process.as_ref());
-    match (running, inputs) {
-        (Some(process), Some(Ok(inputs))) => match &inputs.probe {
-            Some(probe) => look.probes().watch(name, process.pid, probe),
-            None => Verdict::Good,
-        },
-        // The inputs are broken: what runs was started with earlier ones, so its probe goes on unasked.
-        (Some(_), _) => Verdict::Pending,
-        (None, _) => {
-            look.probes().drop_probe(name);
-            Verdict::Pending
-        }
-    }
 }
 
 fn port_facts(look: &Look<'_>, units: &[Unit], port: Option<u16>, group: Option<u32>) -> (PortHolder, Vec<u16>) {
@@ -188,7 +166,7 @@ fn row_state(look: &Look<'_>, wanted: Option<&WantedRow>) -> RowState {
 async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Inputs, Problem> {
     let found = Found {
         program: program(look, document, setting)?,
-        probe_program: probe_program(look, document, setting)?,
+        probe_programs: probe_programs(look, document, setting)?,
         inherited: inherited(look),
         file_env: file_env(look, document, setting)?,
         secret_env: secret_env(look, document, setting).await?,
@@ -245,15 +223,15 @@ fn find_program(
     }
 }
 
-fn probe_program(
-    look: &Look<'_>,
-    document: &Document,
-    setting: &Setting<'_>,
-) -> Result<Option<std::path::PathBuf>, Problem> {
-    let exec = setting.spec.readiness.as_ref().and_then(|r| r.exec.as_ref());
-    let Some(word) = exec.and_then(|e| e.command.first()) else { return Ok(None) };
+fn probe_programs(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Programs, Problem> {
     let dir = inputs::working_dir(setting.spec, setting.folder);
-    find_program(look, document, word, &dir, "/spec/readiness/exec/command/0").map(Some)
+    let mut programs = Programs::new();
+    for (role, field, probe) in health::declared(setting.spec) {
+        let Some(word) = probe.exec.as_ref().and_then(|exec| exec.command.first()) else { continue };
+        let pointer = format!("/spec/{field}/exec/command/0");
+        programs.insert(role, find_program(look, document, word, &dir, &pointer)?);
+    }
+    Ok(programs)
 }
 
 fn file_env(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<BTreeMap<String, String>, Problem> {

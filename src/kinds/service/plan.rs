@@ -30,6 +30,11 @@ pub enum Action {
     },
     /// Tells the keeper what needs no restart.
     Update(Box<Inputs>),
+    /// Has this process replaced because it is not well. The keeper decides when, as after a crash.
+    Heal {
+        pid: u32,
+        why: String,
+    },
     Stop,
     StopStrays,
     PutRow {
@@ -49,7 +54,7 @@ impl Action {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Spawn(_) => "spawn",
-            Self::Restart { .. } => "restart",
+            Self::Restart { .. } | Self::Heal { .. } => "restart",
             Self::Update(_) => "update",
             Self::Stop => "stop",
             Self::StopStrays => "stopStrays",
@@ -61,7 +66,7 @@ impl Action {
 
     /// Whether the module notices.
     pub fn disrupts(&self) -> bool {
-        matches!(self, Self::Spawn(_) | Self::Restart { .. } | Self::Stop)
+        matches!(self, Self::Spawn(_) | Self::Restart { .. } | Self::Heal { .. } | Self::Stop)
     }
 }
 
@@ -390,6 +395,11 @@ fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         let standing = Standing::down(Reason::Restarting, "tried again at once");
         return Intent::act(standing, step(action, Reason::CrashLoop, Cause::Retry, detail, ""));
     }
+    if let (Some(why), Some(process)) = (&state.health.unwell, &unit.process) {
+        let standing = Standing { started: true, ..Standing::down(Reason::Unhealthy, format!("is restarted: {why}")) };
+        let action = Action::Heal { pid: process.pid, why: why.clone() };
+        return Intent::act(standing, step(action, Reason::Unhealthy, Cause::Drift, why.clone(), "/spec/liveness"));
+    }
     let mut intent = Intent::rest(standing(state, unit));
     if let Some(elsewhere) = listens_elsewhere(state, inputs, unit) {
         let standing = Standing::down(Reason::ListensElsewhere, elsewhere.clone());
@@ -520,8 +530,14 @@ fn standing(state: &State, unit: &Unit) -> Standing {
     }
     let mut standing = Standing::down(Reason::Running, "runs");
     standing.started = true;
-    let probed = matches!(&state.inputs, Some(Ok(inputs)) if inputs.probe.is_some());
-    match &state.verdict {
+    if let Some(why) = &state.health.starting {
+        standing.reason = Reason::NotReady;
+        standing.message = why.clone();
+        add_holder(state, &mut standing);
+        return add_status(standing, unit);
+    }
+    let probed = matches!(&state.inputs, Some(Ok(inputs)) if inputs.probing.readiness.is_some());
+    match &state.health.verdict {
         Verdict::Good if probed => {
             standing.ready = true;
             standing.reason = Reason::ProbeSucceeded;
@@ -543,6 +559,14 @@ fn standing(state: &State, unit: &Unit) -> Standing {
             standing.message = format!("does not answer its readiness probe: {why}");
             add_holder(state, &mut standing);
         }
+    }
+    add_status(standing, unit)
+}
+
+/// What the module says of itself.
+fn add_status(mut standing: Standing, unit: &Unit) -> Standing {
+    if let Some(status) = &unit.status {
+        standing.message = format!("{} ({status})", standing.message);
     }
     standing
 }

@@ -43,9 +43,15 @@ pub struct ServiceSpec {
     pub registers_as: Option<String>,
     /// Where the module is mounted under the hub's origin.
     pub routes: Vec<Route>,
+    /// When the module has started. Until this has succeeded once, `readiness` and `liveness` are not asked; a module that has not
+    /// started after `initialDelay` and `failureThreshold` times `period` is restarted.
+    pub startup: Option<ProbeSpec>,
     /// When the module counts as ready. Default: its port accepts connections; without a port,
     /// it has run for a second.
-    pub readiness: Option<Readiness>,
+    pub readiness: Option<ProbeSpec>,
+    /// When the module lives. After `failureThreshold` bad answers in a row it is restarted. Asked while `trueup reconcile` runs;
+    /// with `notify` the keeper itself watches, always.
+    pub liveness: Option<ProbeSpec>,
     /// What happens when the program ends by itself.
     pub restart: RestartSpec,
     /// How the program is stopped.
@@ -141,26 +147,30 @@ pub enum Exposure {
     AuthRequired,
 }
 
-/// A probe that decides when the module is ready. Exactly one of `http`, `tcp`, `exec`; names and meanings as in Kubernetes.
+/// A probe: a question to the module that is asked again and again. Exactly one of `http`, `tcp`, `exec`, `notify`; names and
+/// meanings as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Readiness {
+pub struct ProbeSpec {
     /// A GET answered with 200 to 399.
     pub http: Option<HttpProbe>,
     /// The port accepts a connection.
     pub tcp: Option<TcpProbe>,
     /// A command exits with 0.
     pub exec: Option<ExecProbe>,
+    /// The module says so itself, by the protocol of `sd_notify(3)` on NOTIFY_SOCKET: READY=1 for `startup` and `readiness`,
+    /// WATCHDOG=1 for `liveness` (at least every `failureThreshold` times `period`, which it is given as WATCHDOG_USEC).
+    pub notify: Option<NotifyProbe>,
     /// Pause before the first attempt.
     pub initial_delay: Millis,
-    /// Pause between attempts once ready; while starting, attempts are dense.
+    /// Pause between attempts. Until the first good answer of `startup` and `readiness`, attempts are denser.
     pub period: Millis,
     /// How long one attempt may take.
     pub timeout: Millis,
-    /// So many good answers in a row make it ready.
+    /// So many good answers in a row count as success. Only `readiness` may ask for more than one.
     #[schemars(range(min = 1))]
     pub success_threshold: u32,
-    /// So many bad answers in a row make a ready module not ready.
+    /// So many bad answers in a row count as failure.
     #[schemars(range(min = 1))]
     pub failure_threshold: u32,
 }
@@ -200,12 +210,26 @@ pub struct ExecProbe {
     pub command: Vec<String>,
 }
 
-impl Default for Readiness {
+/// The module speaks for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NotifyProbe {}
+
+impl ProbeSpec {
+    /// For how long bad answers (or silence) are borne.
+    pub fn patience(&self) -> Millis {
+        let failures = u64::from(self.failure_threshold.max(1));
+        Millis(self.period.0.max(1).saturating_mul(failures).saturating_add(self.initial_delay.0))
+    }
+}
+
+impl Default for ProbeSpec {
     fn default() -> Self {
         Self {
             http: None,
             tcp: None,
             exec: None,
+            notify: None,
             initial_delay: Millis(0),
             period: Millis::secs(5),
             timeout: Millis::secs(1),

@@ -7,6 +7,7 @@ use super::inputs::{self, Found, Inputs, Setting};
 use super::observe::{PortHolder, Record, RowState, State};
 use super::plan::{Intent, PORT_GRACE, Unmet, View, Wish, plan};
 use super::spec::{EnvName, Port, ServiceSpec};
+use crate::kinds::service::health::Health;
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::id::Name;
@@ -67,6 +68,8 @@ fn unit(inputs: &Inputs, phase: Phase) -> Unit {
         last_exit: None,
         last_exit_at: None,
         ready: true,
+        notified: false,
+        status: None,
         known: true,
     }
 }
@@ -97,7 +100,7 @@ fn fine() -> Case {
         holder: PortHolder::Fine,
         listens: vec![2000],
         row: RowState::Fine,
-        verdict: Verdict::Good,
+        health: Health { verdict: Verdict::Good, ..Health::unknown() },
         uptime: Millis(60_000),
     };
     Case { state, record: Some(record), wish: Wish::Run, changed: false, unmet: None, kick: false }
@@ -255,13 +258,13 @@ fn a_drifted_row_is_put_back_before_anything_derives_from_it() {
 fn a_drifted_listener_is_restarted_once_it_had_its_time() {
     let mut case = fine();
     case.state.listens = vec![19_415];
-    case.state.verdict = Verdict::Bad("refused".into());
+    case.state.health.verdict = Verdict::Bad("refused".into());
     check(&case, &["restart ListensElsewhere Drift"], Reason::ListensElsewhere);
     case.state.uptime = Millis(PORT_GRACE.0 - 1);
     check(&case, &[], Reason::NotReady);
     case.state.listens = vec![19_415, 2000];
     case.state.uptime = Millis(60_000);
-    case.state.verdict = Verdict::Good;
+    case.state.health.verdict = Verdict::Good;
     check(&case, &[], Reason::ProbeSucceeded);
 }
 
@@ -279,7 +282,7 @@ fn bad_input_starts_nothing_and_stops_nothing() {
 #[test]
 fn crashes_are_the_keepers_work_and_are_shown() {
     let mut case = fine();
-    case.state.verdict = Verdict::Pending;
+    case.state.health.verdict = Verdict::Pending;
     case.unit().process = None;
     case.unit().last_exit = Some(Exit::Code(3));
     case.unit().phase = Phase::Backoff { retry_at: Timestamp(5) };
