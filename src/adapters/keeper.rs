@@ -30,6 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The keeper answers at once; it waits for nothing. Only a machine at its limits takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// What the kernel adds to the name of a program whose file is gone (proc(5)).
+const DELETED: &str = " (deleted)";
+
 /// Between two connections of a watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,6 +48,8 @@ pub struct KeeperClient {
     /// Wakes the watch when there is a keeper to watch.
     connected: tokio::sync::Notify,
     next: Cell<u64>,
+    /// The keeper was asked to become our version already.
+    renewed: Cell<bool>,
 }
 
 /// What a keeper says of itself.
@@ -52,6 +57,8 @@ pub struct KeeperClient {
 pub struct KeeperVersion {
     pub version: String,
     pub pid: u32,
+    /// How often its process became another program.
+    pub handovers: u32,
 }
 
 /// One connection. Its tasks end when it is dropped or the keeper hangs up.
@@ -84,6 +91,7 @@ impl KeeperClient {
             child: RefCell::new(None),
             connected: tokio::sync::Notify::new(),
             next: Cell::new(1),
+            renewed: Cell::new(false),
         }
     }
 
@@ -101,8 +109,43 @@ impl KeeperClient {
     pub async fn version(&self) -> Result<KeeperVersion, PortError> {
         let link = self.link(false).await?.ok_or_else(no_keeper)?;
         match self.ask(&link, Verb::Hello).await.map_err(look_lost)? {
-            Ok(Said::Hello { version, pid, .. }) => Ok(KeeperVersion { version, pid }),
+            Ok(Said::Hello { version, pid, handovers, .. }) => Ok(KeeperVersion { version, pid, handovers }),
             other => Err(unexpected(other)),
+        }
+    }
+
+    /// Has the keeper become this program (by default the running one), without a unit noticing. Returns when it answers again.
+    ///
+    /// # Errors
+    /// `Never` when the program cannot be executed: the old one goes on. `Unsure` when it does not answer in time.
+    pub async fn upgrade(&self) -> Result<KeeperVersion, PortError> {
+        let before = self.version().await?;
+        let link = self.link(false).await?.ok_or_else(no_keeper)?;
+        self.hand_over(&link).await?;
+        *self.link.borrow_mut() = None;
+        let after = async {
+            loop {
+                match self.version().await {
+                    Ok(now) if now.pid != before.pid || now.handovers > before.handovers => return now,
+                    _ => sleep(FIRST_PAUSE).await,
+                }
+            }
+        };
+        let late = || PortError::Unsure("the keeper does not answer after its upgrade; see keeper.log".to_owned());
+        timeout(ANSWER_LIMIT, after).await.map_err(|_| late())
+    }
+
+    async fn hand_over(&self, link: &Link) -> Result<(), PortError> {
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => own_binary().map_err(|cause| PortError::Never(cause.to_string()))?,
+        };
+        match self.ask(link, Verb::Upgrade { program }).await {
+            // The connection goes with the old program.
+            Err(Lost::Sent(_)) => Ok(()),
+            Err(Lost::NotSent(why)) => Err(PortError::Retry(why)),
+            Ok(Err(refusal)) => Err(refused(refusal)),
+            Ok(Ok(_)) => Err(unexpected(Ok(Said::Done))),
         }
     }
 
@@ -193,8 +236,21 @@ impl KeeperClient {
             Err(cause) if absent(&cause) => self.start().await?,
             Err(cause) => return Err(PortError::Retry(format!("the keeper's socket: {cause}"))),
         };
-        let link = Rc::new(Link::new(stream));
-        match self.ask(&link, Verb::Hello).await.map_err(look_lost)? {
+        let mut link = Rc::new(Link::new(stream));
+        let mut said = self.ask(&link, Verb::Hello).await.map_err(look_lost)?;
+        // Once in the life of a client: two programs that disagree would hand the keeper to and fro.
+        if self.start_on_demand && !self.renewed.get() && outdated(&said) {
+            self.renewed.set(true);
+            match self.hand_over(&link).await {
+                Ok(()) => {
+                    link = Rc::new(Link::new(self.start().await?));
+                    said = self.ask(&link, Verb::Hello).await.map_err(look_lost)?;
+                }
+                // It keeps its units as it is.
+                Err(error) => tracing::warn!(%error, "the keeper is of another version and stays so"),
+            }
+        }
+        match said {
             Ok(Said::Hello { protocol: PROTOCOL, .. }) => {}
             Ok(Said::Hello { protocol, version, .. }) => {
                 return Err(PortError::Never(format!(
@@ -433,6 +489,14 @@ async fn read_lines(read: OwnedReadHalf, waiting: Waiting) {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
+/// Whether a keeper runs another version than this, or a file that was replaced since it was started.
+fn outdated(said: &Result<Said, Refusal>) -> bool {
+    let Ok(Said::Hello { version, pid, .. }) = said else { return false };
+    let file = std::fs::read_link(format!("/proc/{pid}/exe"));
+    let replaced = file.is_ok_and(|path| path.to_string_lossy().ends_with(DELETED));
+    replaced || version != env!("CARGO_PKG_VERSION")
+}
+
 /// No keeper listens there.
 fn absent(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
@@ -466,5 +530,5 @@ fn unexpected(result: Result<Said, Refusal>) -> PortError {
 fn own_binary() -> io::Result<PathBuf> {
     let path = std::env::current_exe()?;
     let text = path.to_string_lossy();
-    Ok(text.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
+    Ok(text.strip_suffix(DELETED).map_or_else(|| path.clone(), PathBuf::from))
 }

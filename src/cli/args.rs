@@ -119,7 +119,7 @@ pub enum Command {
     Completions(Completions),
     /// Be the parent of every module (started by trueup itself)
     #[command(hide = true, after_long_help = "Examples:\n  trueup keeper --state .trueup")]
-    Keeper,
+    Keeper(Keeper),
     /// Be one of the demonstration modules
     #[command(hide = true, disable_help_flag = true, after_long_help = "Examples:\n  trueup demo vault")]
     Demo(Demo),
@@ -344,6 +344,14 @@ pub struct Completions {
     /// The shell
     #[arg(value_name = "SHELL", value_parser = ["bash", "elvish", "fish", "powershell", "zsh"])]
     pub shell: String,
+}
+
+/// Arguments of `keeper`.
+#[derive(Args, Debug)]
+pub struct Keeper {
+    /// Go on with what the keeper that was this process until now hands over
+    #[arg(long, hide = true)]
+    pub take_over: bool,
 }
 
 /// Arguments of `demo`, handed on untouched.

@@ -144,7 +144,7 @@ pub trait Wiring {
     ///
     /// # Errors
     /// When it could not start.
-    fn keeper(&self, state: &Path) -> Result<Exit, Failure>;
+    fn keeper(&self, state: &Path, take_over: bool) -> Result<Exit, Failure>;
     /// Is a demonstration module.
     ///
     /// # Errors

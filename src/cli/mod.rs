@@ -104,7 +104,7 @@ fn looks_at_tree(command: &Command) -> bool {
     match command {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
         C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
-        C::Keeper | C::Demo(_) => false,
+        C::Keeper(_) | C::Demo(_) => false,
     }
 }
 
@@ -117,8 +117,8 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
         Command::Schema(args) => schema::run(&args, screen),
         Command::Completions(args) => completions::run(&args, screen),
         Command::Logs(args) if !args.follow => logs::print(&args, &place, wiring.now(), screen),
-        Command::Keeper if cli.global.state.is_none() => Err(Failure::new(Exit::Usage, "keeper needs --state DIR")),
-        Command::Keeper => wiring.keeper(&place.state),
+        Command::Keeper(_) if cli.global.state.is_none() => Err(Failure::new(Exit::Usage, "keeper needs --state DIR")),
+        Command::Keeper(args) => wiring.keeper(&place.state, args.take_over),
         Command::Demo(args) => wiring.demo(&args.args),
         other => block_on(async {
             tell_what_is_done(cli.global.verbose);

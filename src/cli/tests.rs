@@ -128,7 +128,7 @@ impl Wiring for Pretend {
         let face: Box<dyn Control + 'a> = Box::new(Face(self));
         Box::pin(async { Ok(face) })
     }
-    fn keeper(&self, state: &Path) -> Result<Exit, Failure> {
+    fn keeper(&self, state: &Path, _: bool) -> Result<Exit, Failure> {
         self.told.borrow_mut().push(format!("keeper {}", state.display()));
         Ok(Exit::Done)
     }

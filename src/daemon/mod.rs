@@ -47,8 +47,8 @@ impl Wiring for Real {
         })
     }
 
-    fn keeper(&self, state: &Path) -> Result<Exit, Failure> {
-        match keeper::run(state) {
+    fn keeper(&self, state: &Path, take_over: bool) -> Result<Exit, Failure> {
+        match keeper::run(state, take_over) {
             Ok(()) => Ok(Exit::Done),
             Err(error) => {
                 let exit = if matches!(error, KeeperError::Locked(_)) { Exit::Locked } else { Exit::Error };

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::diary::Diary;
+use super::handover::{Files, WrittenGroup, WrittenUnit};
 use super::logs::{Output, Shared, Trouble};
 use super::marks::{self, Mark};
 use super::notify::{Address, Notices, Word};
@@ -114,12 +115,18 @@ pub(super) struct Units {
 }
 
 impl Units {
-    pub(super) fn new(folders: Folders, epoll: OwnedFd, token: fn(Source) -> u64, diary: Diary) -> io::Result<Self> {
+    pub(super) fn new(
+        folders: Folders,
+        epoll: OwnedFd,
+        token: fn(Source) -> u64,
+        limits: Limits,
+        diary: Diary,
+    ) -> io::Result<Self> {
         Ok(Self {
             state_id: marks::state_id(&folders.state),
             boot_id: find::boot_id(),
             folders,
-            limits: Limits::raise(),
+            limits,
             shared: Shared::new()?,
             diary,
             epoll,
@@ -240,6 +247,84 @@ impl Units {
         self.strays.push(Stray { found, _pidfd: fd, kill_at: None });
     }
 
+    /// Everything that the next program of this keeper must know, and the files it goes on with.
+    pub(super) fn hand_over(&mut self) -> (Vec<WrittenUnit>, Vec<(String, BorrowedFd<'_>)>) {
+        let mut written = Vec::new();
+        let mut files = Vec::new();
+        for slot in self.slots.values() {
+            let group = slot.group.as_ref().map(|group| WrittenGroup {
+                pid: group.pid,
+                start_ticks: group.start_ticks,
+                session: group.session,
+                leader_gone: group.leader_gone,
+                child: self.children.contains_key(&group.pid),
+            });
+            written.push(WrittenUnit {
+                name: slot.name.clone(),
+                state: slot.state.clone(),
+                launch: slot.launch.as_ref().map(WireLaunch::from),
+                group,
+                status: slot.status.clone(),
+                timer: slot.timer,
+                unfinished: slot.output.as_ref().map(Output::unfinished).unwrap_or_default(),
+            });
+            if let Some(output) = &slot.output {
+                let [out, err] = output.fds();
+                files.extend([(format!("{}/out", slot.name), out), (format!("{}/err", slot.name), err)]);
+            }
+            if let Some(notices) = &slot.notices {
+                files.push((format!("{}/notify", slot.name), notices.fd()));
+            }
+        }
+        (written, files)
+    }
+
+    /// Goes on where the program before this one stopped.
+    pub(super) fn take_over_all(&mut self, written: Vec<WrittenUnit>, files: &mut Files) {
+        for unit in written {
+            let id = self.insert(&unit.name, unit.state);
+            let (run, logs) = (self.folders.run.clone(), self.folders.logs.clone());
+            let mut file = |what: &str| files.remove(&format!("{}/{what}", unit.name));
+            let (fifos, socket) = (file("out").zip(file("err")), file("notify"));
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            slot.launch = unit.launch.map(Launch::from);
+            slot.status = unit.status;
+            if let Some((out, err)) = fifos {
+                let policy = &slot.state.policy;
+                slot.output = Some(Output::taken_over(&run, &logs, &unit.name, policy, [out, err], unit.unfinished));
+                self.watch_output(id);
+            }
+            if let Some(socket) = socket {
+                self.watch_notices(
+                    id,
+                    Notices::taken_over(socket, Address::of(&run, &self.state_id, &unit.name, true)),
+                );
+            }
+            self.set_timer(id, unit.timer);
+            if let Some(group) = unit.group {
+                self.take_group(id, &group);
+            }
+            self.settle(id);
+        }
+        let known = self.slots.values().filter_map(|s| Some(s.state.process()?.pid)).collect();
+        strays::find(&self.state_id, &known).into_iter().for_each(|found| self.adopt_found(found));
+    }
+
+    /// A group whose leader is our child as before, or one that was adopted before.
+    fn take_group(&mut self, id: u32, group: &WrittenGroup) {
+        let &WrittenGroup { pid, start_ticks, session, leader_gone, child } = group;
+        if !child && !leader_gone {
+            let process = Process { pid, start_ticks, started: Timestamp(0) };
+            return self.take_over(id, &process, session, false);
+        }
+        if child {
+            self.children.insert(pid, id);
+        }
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone });
+        }
+    }
+
     /// Feeds one event to the table, does what it says, and writes down and tells what became of it.
     fn feed(&mut self, id: u32, event: Event) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
@@ -318,17 +403,25 @@ impl Units {
         if slot.output.is_some() {
             return;
         }
-        let output = match Output::open(&self.folders.run, &self.folders.logs, &slot.name, &slot.state.policy) {
-            Ok(output) => output,
+        match Output::open(&self.folders.run, &self.folders.logs, &slot.name, &slot.state.policy) {
+            Ok(output) => slot.output = Some(output),
             Err(cause) => return self.note(id, &format!("its output cannot be opened: {cause}")),
-        };
-        for (stream, fd) in (0_u8..).zip(output.fds()) {
-            let data = EventData::new_u64((self.token)(Source::Stream { slot: id, stream }));
-            if let Err(cause) = epoll::add(&self.epoll, fd, data, EventFlags::IN) {
-                return self.note(id, &format!("its output cannot be watched: {cause}"));
-            }
         }
-        slot.output = Some(output);
+        self.watch_output(id);
+    }
+
+    /// Has the loop wait for output. Without that there is none: a full FIFO would stop the unit.
+    fn watch_output(&mut self, id: u32) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let watch = |(stream, fd): (u8, BorrowedFd<'_>)| {
+            let data = EventData::new_u64((self.token)(Source::Stream { slot: id, stream }));
+            epoll::add(&self.epoll, fd, data, EventFlags::IN)
+        };
+        let watched = slot.output.as_ref().map_or(Ok(()), |output| (0_u8..).zip(output.fds()).try_for_each(watch));
+        if let Err(cause) = watched {
+            slot.output = None;
+            self.note(id, &format!("its output cannot be watched: {cause}"));
+        }
     }
 
     /// Opens the socket of a unit that speaks, and closes that of one that does not any more.
@@ -342,14 +435,19 @@ impl Units {
             return;
         }
         let address = Address::of(&self.folders.run, &self.state_id, &slot.name, true);
-        let opened = Notices::bind(address).and_then(|notices| {
-            let data = EventData::new_u64((self.token)(Source::Notice { slot: id }));
-            epoll::add(&self.epoll, notices.fd(), data, EventFlags::IN)?;
-            Ok(notices)
-        });
-        match opened {
-            Ok(notices) => slot.notices = Some(notices),
+        match Notices::bind(address) {
+            Ok(notices) => self.watch_notices(id, notices),
             Err(cause) => self.note(id, &format!("it cannot be heard (NOTIFY_SOCKET): {cause}")),
+        }
+    }
+
+    fn watch_notices(&mut self, id: u32, notices: Notices) {
+        let data = EventData::new_u64((self.token)(Source::Notice { slot: id }));
+        if let Err(cause) = epoll::add(&self.epoll, notices.fd(), data, EventFlags::IN) {
+            return self.note(id, &format!("it cannot be heard (NOTIFY_SOCKET): {cause}"));
+        }
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.notices = Some(notices);
         }
     }
 

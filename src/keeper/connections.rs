@@ -70,6 +70,12 @@ impl Connections {
         Ok(Self { listener, path, epoll, all: BTreeMap::new(), next: 0, token })
     }
 
+    /// The socket as an earlier program of this keeper had it bound.
+    pub(super) fn taken_over(listener: OwnedFd, state: &Path, epoll: OwnedFd, token: fn(u32) -> u64) -> Self {
+        let listener = UnixListener::from(listener);
+        Self { listener, path: state.join(SOCKET), epoll, all: BTreeMap::new(), next: 0, token }
+    }
+
     pub(super) fn listener(&self) -> &UnixListener {
         &self.listener
     }

@@ -70,6 +70,28 @@ impl Output {
         Ok(Self { streams, log: Log::new(logs.join(unit.as_str()), policy) })
     }
 
+    /// The output as an earlier program of this keeper had it open.
+    pub(super) fn taken_over(
+        run: &Path,
+        logs: &Path,
+        unit: &Name,
+        policy: &Policy,
+        fifos: [OwnedFd; 2],
+        unfinished: [bool; 2],
+    ) -> Self {
+        let [out, err] = fifos;
+        let stream = |(n, fifo): (usize, OwnedFd)| {
+            let path = run.join(format!("{unit}.{}", STREAMS[n].1));
+            Stream { fifo: File::from(fifo), path, unfinished: unfinished[n] }
+        };
+        Self { streams: [stream((0, out)), stream((1, err))], log: Log::new(logs.join(unit.as_str()), policy) }
+    }
+
+    /// Whether the last thing that each stream wrote was a part of a line.
+    pub(super) fn unfinished(&self) -> [bool; 2] {
+        [self.streams[0].unfinished, self.streams[1].unfinished]
+    }
+
     pub(super) fn set_policy(&mut self, policy: &Policy) {
         self.log.max_size = policy.log_max_size.0;
         self.log.keep = policy.log_keep;

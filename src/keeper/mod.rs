@@ -11,6 +11,7 @@ mod diary;
 mod error;
 /// Reading `/proc`: who lives, since when, with which mark, in which process group.
 pub mod find;
+mod handover;
 /// The output of units: FIFOs in, stamped and rotated files out.
 pub mod logs;
 /// What the keeper writes down of each unit, so that the next keeper finds it again.
@@ -26,4 +27,5 @@ pub mod wire;
 
 pub use connections::{SOCKET, short_path};
 pub use error::KeeperError;
+pub use handover::FLAG as TAKE_OVER;
 pub use server::run;

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -93,6 +93,11 @@ impl Notices {
         socket.set_nonblocking(true)?;
         rustix::net::sockopt::set_socket_passcred(&socket, true)?;
         Ok(Self { socket, address })
+    }
+
+    /// The socket as an earlier program of this keeper had it bound.
+    pub(super) fn taken_over(socket: OwnedFd, address: Address) -> Self {
+        Self { socket: UnixDatagram::from(socket), address }
     }
 
     pub(super) fn address(&self) -> &Address {

@@ -2,10 +2,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +17,8 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use super::actor::{Folders, Source, Units};
 use super::connections::Connections;
 use super::diary::Diary;
+use super::handover::{self, Files, Written};
+use super::spawn::Limits;
 use super::wire::{self, Changed, PROTOCOL, Refusal, Reply, Request, Said, Verb};
 use super::{KeeperError, clock};
 use crate::model::time::Tick;
@@ -69,13 +71,26 @@ impl Token {
     }
 }
 
-/// Runs the keeper of this state folder until it is told to end. What runs under it runs on.
+/// Runs the keeper of this state folder until it is told to end. What runs under it runs on. With `take_over` it goes on where
+/// the program that was this process before stopped (see [`super::handover`]).
 ///
 /// # Errors
 /// [`KeeperError::Locked`] when this folder has a keeper; others when the folder or the kernel refuse something essential.
-pub fn run(state: &Path) -> Result<(), KeeperError> {
+pub fn run(state: &Path, take_over: bool) -> Result<(), KeeperError> {
     let folders = prepare(state)?;
-    let _lock = lock(&folders.state)?;
+    // Taken out before anything else uses standard input.
+    let (written, mut files) = match take_over.then(handover::unpack) {
+        Some(Ok((written, files))) => (Some(written), files),
+        Some(Err(cause)) => {
+            handover::complain(&cause);
+            (None, Files::new())
+        }
+        None => (None, Files::new()),
+    };
+    let lock = match files.remove(handover::LOCK) {
+        Some(lock) => File::from(lock),
+        None => lock(&folders.state)?,
+    };
     // Fails only if we lead a process group already (started by hand from a shell); then Ctrl-C is ignored all the same.
     let _ = rustix::process::setsid();
     let diary = Diary::new(folders.state.join("keeper.log"));
@@ -88,16 +103,32 @@ pub fn run(state: &Path) -> Result<(), KeeperError> {
     let signals = Signals::new(&epoll).map_err(|cause| KeeperError::Kernel { what: "signals", cause })?;
     let clone = || epoll.try_clone().map_err(|cause| KeeperError::Kernel { what: "epoll", cause });
     let state = folders.state.clone();
-    let connections = Connections::bind(&state, clone()?, |id| Token::Connection(id).pack())
-        .map_err(|cause| KeeperError::state("bind", state.join("keeper.sock"), cause))?;
+    let pack = |id| Token::Connection(id).pack();
+    let connections = match files.remove(handover::LISTENER) {
+        Some(listener) => Connections::taken_over(listener, &state, clone()?, pack),
+        None => Connections::bind(&state, clone()?, pack)
+            .map_err(|cause| KeeperError::state("bind", state.join("keeper.sock"), cause))?,
+    };
     let data = EventData::new_u64(Token::Listener.pack());
     epoll::add(&epoll, connections.listener(), data, EventFlags::IN).map_err(KeeperError::kernel("epoll"))?;
-    let mut units = Units::new(folders, clone()?, |source| Token::Unit(source).pack(), diary)
+    let limits = Limits::raise();
+    let mut units = Units::new(folders, clone()?, |source| Token::Unit(source).pack(), limits.clone(), diary)
         .map_err(|cause| KeeperError::Kernel { what: "pipes", cause })?;
-    units.diary.note(&format!("keeper {} started, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
-    units.adopt().map_err(|cause| KeeperError::state("read", state.join("run"), cause))?;
+    let handovers = match written {
+        Some(written) => {
+            units.diary.note(&format!("keeper {} took over, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+            units.take_over_all(written.units, &mut files);
+            written.handovers + 1
+        }
+        None => {
+            units.diary.note(&format!("keeper {} started, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+            units.adopt().map_err(|cause| KeeperError::state("read", state.join("run"), cause))?;
+            0
+        }
+    };
     let uncalled = Some(clock::tick() + UNCALLED);
-    let mut server = Server { epoll, signals, connections, units, uncalled, leaving: false };
+    let mut server =
+        Server { epoll, signals, connections, units, uncalled, leaving: false, lock, limits, state, handovers };
     let result = server.serve();
     server.connections.close();
     server.units.diary.note("keeper ended; what runs, runs on");
@@ -172,6 +203,11 @@ struct Server {
     /// Until when somebody must have called; `None` once somebody has.
     uncalled: Option<Tick>,
     leaving: bool,
+    lock: File,
+    /// Lowered for the next program, which raises them itself.
+    limits: Limits,
+    state: PathBuf,
+    handovers: u32,
 }
 
 impl Server {
@@ -245,6 +281,17 @@ impl Server {
         }
     }
 
+    /// Becomes the program; returns only if that failed.
+    fn hand_over(&mut self, program: &Path) -> io::Error {
+        // What ended already is ended by this program, which knows how.
+        self.reap();
+        let (written, mut files) = self.units.hand_over();
+        files.push((handover::LOCK.to_owned(), self.lock.as_fd()));
+        files.push((handover::LISTENER.to_owned(), self.connections.listener().as_fd()));
+        let written = Written::new(self.handovers, written);
+        self.limits.lowered(|| handover::become_program(program, &self.state, &written, &files))
+    }
+
     fn tell(&mut self) {
         for changed in self.units.take_changed() {
             if let Ok(line) = wire::encode(&Changed { changed }) {
@@ -277,7 +324,8 @@ impl Server {
         match verb {
             Verb::Hello => {
                 let version = env!("CARGO_PKG_VERSION").to_owned();
-                return Ok(Said::Hello { protocol: PROTOCOL, version, pid: std::process::id() });
+                let (pid, handovers) = (std::process::id(), self.handovers);
+                return Ok(Said::Hello { protocol: PROTOCOL, version, pid, handovers });
             }
             Verb::List => return Ok(Said::Units(self.units.list())),
             Verb::Ensure { unit, launch, policy, again } => {
@@ -290,6 +338,12 @@ impl Server {
             Verb::Unwell { unit, pid, why } => self.units.unwell(&unit, pid, why),
             Verb::StopStrays { unit } => self.units.stop_strays(&unit),
             Verb::Forget { unit } => self.units.forget(&unit)?,
+            Verb::Upgrade { program } => {
+                let cause = self.hand_over(&program);
+                let text = format!("{} cannot take over: {cause}", program.display());
+                self.units.diary.note(&text);
+                return Err(Refusal::Never(text));
+            }
             Verb::Watch => self.connections.watch(from),
             Verb::Shutdown { force } => {
                 if !force && self.units.any_alive() {

@@ -14,6 +14,7 @@ use crate::ports::keeper::{Launch, Notify, Process};
 
 /// The limit of open files: raised for the keeper, as it was for what it starts. Programs that use `select` or close every
 /// possible descriptor do not bear a high one.
+#[derive(Clone)]
 pub(super) struct Limits {
     given: Rlimit,
     raised: Rlimit,
@@ -29,7 +30,7 @@ impl Limits {
     }
 
     /// Limits are the process's own and are copied at its birth, so they are lowered around it: no code runs in the child.
-    fn lowered<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub(super) fn lowered<T>(&self, act: impl FnOnce() -> T) -> T {
         self.set(&self.given);
         let result = act();
         self.set(&self.raised);

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::digest::Digest;
 use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
@@ -36,8 +38,9 @@ pub struct Now {
     pub dice: u64,
 }
 
-/// One unit, as far as restarting it is concerned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One unit, as far as restarting it is concerned. Written down only for the same boot: its ticks mean nothing in another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct State {
     /// Digest of what runs, or ran last.
     pub digest: Digest,
@@ -61,11 +64,13 @@ pub struct State {
     /// When the crashes of a unit that had been ready were; at most [`READY_CRASHES`].
     ready_crashes: VecDeque<Tick>,
     /// Why it is being stopped as unwell.
+    #[serde(default)]
     ailment: Option<String>,
 }
 
 /// Where the unit is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Place {
     Stopped,
     Ended,
@@ -98,7 +103,8 @@ pub enum Place {
 }
 
 /// What happens when everything of the old process is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Next {
     Stop,
     /// Start what is wanted.

@@ -59,6 +59,10 @@ pub enum Verb {
     Forget {
         unit: Name,
     },
+    /// Becomes this program, without a unit noticing. On success the connection ends without an answer.
+    Upgrade {
+        program: PathBuf,
+    },
     /// From now on this connection gets a [`Changed`] line whenever a unit changes.
     Watch,
     /// Ends the keeper. Refused while a unit has a process, unless `force`: then the processes run on, and the next keeper
@@ -130,7 +134,14 @@ pub struct Changed {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Said {
-    Hello { protocol: u32, version: String, pid: u32 },
+    Hello {
+        protocol: u32,
+        version: String,
+        pid: u32,
+        /// How often it became another program.
+        #[serde(default)]
+        handovers: u32,
+    },
     Units(Vec<Unit>),
     Unit(Box<Unit>),
     Done,

@@ -17,7 +17,7 @@ use trueup::model::id::Name;
 use trueup::model::secret::Secret;
 use trueup::model::unit::{Bytes, Millis};
 use trueup::ports::PortError;
-use trueup::ports::keeper::{Exit, Keeper, Launch, Phase, Policy, Restart, RestartWhen, Unit};
+use trueup::ports::keeper::{Exit, Keeper, Launch, Notify, Phase, Policy, Restart, RestartWhen, Unit};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_trueup");
 /// Far beyond what anything here takes on an idle machine.
@@ -652,5 +652,78 @@ fn a_keeper_that_nobody_calls_goes() {
             }
         };
         assert!(tokio::time::timeout(PATIENCE, ended).await.expect("it ends").success());
+    });
+}
+
+#[test]
+fn a_hundred_upgrades_end_no_unit_and_lose_no_line() {
+    run(async {
+        let home = Home::new();
+        let first = home.ensure("web", "exec sleep 1000", &always()).await;
+        let count = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); echo line $i; [ $((i % 50)) = 0 ] && sleep 0.01; done; sleep 1000";
+        let loud = home.ensure("loud", count, &always()).await;
+        let speaks = Policy { notify: Some(Notify::default()), ..always() };
+        home.ensure("speaks", "echo $NOTIFY_SOCKET; exec sleep 1000", &speaks).await;
+        let slow = Policy { restart: Restart { initial: Millis(60_000), ..always().restart }, ..always() };
+        home.ensure("waits", "exit 7", &slow).await;
+        home.until("waits", "waiting", |u| matches!(u.phase, Phase::Backoff { .. })).await;
+        let keeper = home.keeper_pid().await;
+        for n in 1..=100 {
+            let now = home.client.upgrade().await.expect("upgraded");
+            assert_eq!((now.pid, now.handovers), (keeper, n));
+        }
+        let units = home.client.list().await.expect("listed");
+        assert_eq!(units.len(), 4);
+        for unit in &units {
+            assert!(unit.known, "{unit:?}");
+            assert_eq!(unit.restarts, 0, "{unit:?}");
+        }
+        assert_eq!(home.unit("web").await.process, first.process);
+        assert_eq!(home.unit("loud").await.process, loud.process);
+        assert!(matches!(home.unit("waits").await.phase, Phase::Backoff { .. }));
+        assert_eq!(home.unit("waits").await.last_exit, Some(Exit::Code(7)));
+        // Still its parent: how it ends is known.
+        kill(pid(&first), Signal::KILL);
+        let again = home.until("web", "back", |u| u.restarts == 1).await;
+        assert_eq!(again.last_exit, Some(Exit::Signal(9)));
+        kill(pid(&loud), Signal::STOP);
+        // Give what is in the FIFO its way into the log: two looks at it that are the same.
+        let before = std::cell::RefCell::new(String::new());
+        until("a quiet log", || {
+            let now = home.log("loud");
+            let last = before.replace(now.clone());
+            now == last && !now.is_empty()
+        })
+        .await;
+        let before = before.into_inner();
+        let lines: Vec<_> = before.lines().collect();
+        for (n, line) in lines.iter().enumerate() {
+            assert_eq!(*line, format!("line {}", n + 1));
+        }
+        assert!(lines.len() > 100, "{} lines", lines.len());
+        let open = fs::read_dir(format!("/proc/{keeper}/fd")).expect("its files").count();
+        assert!(open < 40, "{open} open files after a hundred upgrades");
+        home.end().await;
+    });
+}
+
+#[test]
+fn a_program_that_cannot_take_over_leaves_the_old_one_in_charge() {
+    run(async {
+        let mut home = Home::new();
+        let first = home.ensure("web", "exec sleep 1000", &always()).await;
+        let keeper = home.keeper_pid().await;
+        let bad = KeeperClient::new(&home.state(), true).with_program(Path::new("/nonexistent/trueup"));
+        let good = std::mem::replace(&mut home.client, bad);
+        assert!(matches!(home.client.upgrade().await, Err(PortError::Never(_))));
+        assert_eq!(home.keeper_pid().await, keeper);
+        assert_eq!(home.unit("web").await.process, first.process);
+        home.client = good;
+        // And limits are as they were: a new unit gets what the first one got.
+        let limits = |pid: u32| fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+        home.client.upgrade().await.expect("upgraded");
+        let second = home.ensure("late", "exec sleep 1000", &always()).await;
+        assert_eq!(limits(pid(&first)), limits(pid(&second)));
+        home.end().await;
     });
 }

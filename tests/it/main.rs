@@ -14,3 +14,4 @@ mod schemas;
 mod sim;
 mod stage;
 mod tidy;
+mod upgrade;
