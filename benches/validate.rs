@@ -85,6 +85,7 @@ fn main() {
         base: resource.document.folder.clone(),
         source: resource.document.origin.to_string(),
         module: None,
+        refused: None,
     };
     let last_good: Vec<LastGood> = desired.resources.values().map(keep).collect();
 

@@ -435,6 +435,10 @@ impl Keeper for KeeperClient {
         Box::pin(self.act_if_any(Verb::Unwell { unit: name.clone(), pid, why: why.to_owned() }, name))
     }
 
+    fn signal<'a>(&'a self, name: &'a Name, pid: u32, signal: i32) -> Answer<'a, Result<(), PortError>> {
+        Box::pin(self.act_if_any(Verb::Signal { unit: name.clone(), pid, signal }, name))
+    }
+
     fn stop_strays<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>> {
         Box::pin(self.act_if_any(Verb::StopStrays { unit: name.clone() }, name))
     }

@@ -49,7 +49,7 @@ pub fn summary_of(lines: &[ResourceLine]) -> Summary {
         drift,
         failed: count(ConditionType::Stalled, ConditionStatus::True),
         waiting: count(ConditionType::Reconciling, ConditionStatus::True),
-        held: lines.iter().filter(|line| line.phase == "Held").count(),
+        held: lines.iter().filter(|line| line.phase.ends_with("Held")).count(),
         in_sync: ready == lines.len() && drift == 0,
         ..Summary::default()
     }

@@ -124,7 +124,11 @@ fn collect<'a>(input: &Input<'a>, problems: &mut Vec<Problem>) -> Candidates<'a>
     for (id, names) in &named {
         let candidate = candidates.entry((*id).clone()).or_default();
         candidate.declared = true;
-        candidate.held = names.first().map(|name| Held { message: name.message.clone(), span: Some(name.at.clone()) });
+        candidate.held = names.first().map(|name| Held {
+            message: name.message.clone(),
+            span: Some(name.at.clone()),
+            failed: false,
+        });
     }
     for (id, same) in &entries {
         let candidate = candidates.entry((*id).clone()).or_default();
@@ -132,16 +136,28 @@ fn collect<'a>(input: &Input<'a>, problems: &mut Vec<Problem>) -> Candidates<'a>
         let broken = named.get(id).map(Vec::as_slice).unwrap_or_default();
         if let ([only], []) = (&same[..], broken) {
             let version = Version { document: Arc::clone(&only.document), spec: only.spec.clone(), module: None };
+            candidate.held = refused(candidate, &version);
             candidate.fresh = Some(version);
             continue;
         }
         let places =
             same.iter().map(|entry| name_at(&entry.document)).chain(broken.iter().map(|name| name.origin.clone()));
         let problem = duplicate(id, places.collect());
-        candidate.held = Some(Held { message: problem.message.clone(), span: Some(problem.span().clone()) });
+        candidate.held =
+            Some(Held { message: problem.message.clone(), span: Some(problem.span().clone()), failed: false });
         problems.push(problem);
     }
     candidates
+}
+
+/// The version in the file was tried, and was not ready in time.
+fn refused(candidate: &Candidate<'_>, version: &Version) -> Option<Held> {
+    let (digest, why) = candidate.kept.as_ref()?.last.refused.as_ref()?;
+    (*digest == version.document.digest()).then(|| Held {
+        message: format!("this version failed ({why})"),
+        span: Some(name_at(&version.document)),
+        failed: true,
+    })
 }
 
 fn name_at(document: &Document) -> Span {
@@ -209,7 +225,7 @@ fn no_hub(input: &Input<'_>) -> Problem {
 
 fn hold(candidates: &mut Candidates<'_>, id: &ResourceId, problem: &Problem) {
     if let Some(candidate) = candidates.get_mut(id) {
-        let held = Held { message: problem.message.clone(), span: Some(problem.span().clone()) };
+        let held = Held { message: problem.message.clone(), span: Some(problem.span().clone()), failed: false };
         candidate.held.get_or_insert(held);
     }
 }
@@ -239,11 +255,11 @@ fn modules(input: &Input<'_>, candidates: &mut Candidates<'_>, problems: &mut Ve
                 users.entry(path).or_default().push(at.clone());
                 let first = mistakes.first();
                 let message = first.map_or_else(String::new, |problem| problem.message.clone());
-                Held { message, span: Some(first.map_or(at, |problem| problem.span().clone())) }
+                Held { message, span: Some(first.map_or(at, |problem| problem.span().clone())), failed: false }
             }
             fault => {
                 let problem = unusable(&folder, at, fault);
-                let held = Held { message: problem.message.clone(), span: Some(problem.span().clone()) };
+                let held = Held { message: problem.message.clone(), span: Some(problem.span().clone()), failed: false };
                 problems.push(problem);
                 held
             }
@@ -312,7 +328,7 @@ fn settle(candidates: &mut Candidates<'_>, problems: &mut Vec<Problem>) {
         if round == MAX_ROUNDS {
             for candidate in candidates.values_mut().filter(|candidate| candidate.kept.is_some()) {
                 let message = "the manifests contradict each other in too many ways".to_owned();
-                candidate.held.get_or_insert(Held { message, span: None });
+                candidate.held.get_or_insert(Held { message, span: None, failed: false });
             }
             return;
         }
@@ -330,6 +346,7 @@ fn finish(input: &Input<'_>, candidates: Candidates<'_>, mut problems: Vec<Probl
             false => Some(candidate.held.unwrap_or_else(|| Held {
                 message: "no manifest declares it; while other manifests have errors it is kept".to_owned(),
                 span: None,
+                failed: false,
             })),
         };
         if let Spec::Hub(hub) = &version.spec

@@ -77,6 +77,8 @@ pub struct LastGood {
     pub source: String,
     /// The module.json it was applied with, when there was one.
     pub module: Option<Arc<Module>>,
+    /// The version with this digest was tried after it and failed, because of this.
+    pub refused: Option<(Digest, String)>,
 }
 
 /// Everything that a tree comes to.
@@ -98,6 +100,8 @@ pub struct Held {
     pub message: String,
     /// Where the reason stands; `None` when no manifest declares the resource any more.
     pub span: Option<Span>,
+    /// The version in the file was tried and failed; it has no mistake that can be seen in it.
+    pub failed: bool,
 }
 
 /// One resource as it shall be.

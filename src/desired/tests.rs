@@ -26,6 +26,7 @@ fn last_good(text: &str) -> Vec<LastGood> {
         base: "/tree".into(),
         source: entry.document.origin.to_string(),
         module: None,
+        refused: None,
     };
     manifest.entries.iter().map(keep).collect()
 }

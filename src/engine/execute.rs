@@ -9,6 +9,8 @@ use crate::kinds::service::apply::{self, Outcome};
 use crate::kinds::service::inputs::Inputs;
 use crate::kinds::service::observe::Record;
 use crate::kinds::service::plan::Action as ServiceAction;
+use crate::kinds::service::trial::{Proven, Refused};
+use crate::model::digest::Digest;
 use crate::model::event::Event;
 use crate::model::id::{ResourceId, StepId};
 use crate::model::output::{OutcomeWord, StepLine};
@@ -177,7 +179,27 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
         record.module = resource.module.as_ref().map(|m| (m.source.path.clone(), m.source.text.to_string()));
         record.parts.clone_from(&inputs.parts);
         record.row = inputs.row.as_ref().map(|r| r.name.clone());
+        record.reloaded = inputs.reload.as_ref().map(|r| r.files.clone());
+        // Tried again, because somebody asked for it.
+        record.refused.take_if(|refused| refused.digest == resource.digest);
         record.home = record.row.as_ref().map(|_| looked.home.to_string_lossy().into_owned());
+    }
+    match (step.claim, &step.action) {
+        (Claim::Proven, _) => {
+            record.refused = None;
+            record.proven = Some(Box::new(Proven {
+                digest: resource.digest.clone(),
+                document: resource.document.json.clone(),
+                base: plan::base(resource),
+                source: resource.document.origin.to_string(),
+                module: record.module.clone(),
+            }));
+        }
+        (Claim::Refused, Action::Service(ServiceAction::Refuse { why })) => {
+            let at = looked.wall;
+            record.refused = Some(Refused { digest: resource.digest.clone(), why: why.clone(), at });
+        }
+        _ => {}
     }
     let generation = match before {
         Some(owned) if owned.digest == resource.digest => owned.generation,
@@ -204,6 +226,9 @@ fn then(step: &Step, outcome: &Outcome, claim: Option<&Owned>, looked: &Looked) 
             Then::Release(step.resource.clone())
         }
         (Action::Service(ServiceAction::Stop), Outcome::Changed(_)) => with_process(base, None),
+        (Action::Service(ServiceAction::Reload { reload, .. }), Outcome::Changed(_)) => {
+            with_reload(base, &reload.files)
+        }
         (Action::Service(_), Outcome::Changed(Some(unit))) => {
             with_process(base, unit.process.as_ref().map(|p| (p.pid, p.start_ticks)))
         }
@@ -215,6 +240,16 @@ fn with_process(owned: Option<&Owned>, process: Option<(u32, u64)>) -> Then {
     match (owned, record_of(owned)) {
         (Some(owned), Some(record)) => {
             Then::Own(Owned { record: encode(&Record { process, ..record }), ..owned.clone() })
+        }
+        _ => Then::Keep,
+    }
+}
+
+fn with_reload(owned: Option<&Owned>, files: &Digest) -> Then {
+    match (owned, record_of(owned)) {
+        (Some(owned), Some(record)) => {
+            let record = Record { reloaded: Some(files.clone()), ..record };
+            Then::Own(Owned { record: encode(&record), ..owned.clone() })
         }
         _ => Then::Keep,
     }

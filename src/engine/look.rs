@@ -10,13 +10,14 @@ use crate::document::Document;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
-use crate::kinds::service::module::{self, ModuleFault, Modules};
+use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
 use crate::kinds::service::observe::{self, State};
 use crate::kinds::{Spec, schema};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::source::SourceFile;
 use crate::model::span::Span;
+use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::{Leaving, record_of};
 use crate::ports::files::FileError;
@@ -43,6 +44,7 @@ pub(super) struct Looked {
     pub home: PathBuf,
     /// Some documents vanished a moment ago and get a second look before that counts.
     pub unconfirmed: bool,
+    pub wall: Timestamp,
     /// The tree is being rewritten; the text says by what.
     pub busy: Option<String>,
 }
@@ -68,7 +70,8 @@ impl Engine {
             key: self.world.store.key()?,
         };
         let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode).await;
-        Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, busy })
+        let wall = self.world.clock.wall();
+        Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, wall, busy })
     }
 
     /// Files to desired. Each file is read again only when its text changed.
@@ -84,7 +87,8 @@ impl Engine {
         }
         let manifests = self.manifests(&scan.files);
         let modules = self.modules(&desired::wanted_modules(&manifests));
-        let last_good: Vec<LastGood> = owned.values().map(last_good).collect();
+        let asked = |id: &ResourceId| self.memory.requested.contains(&id.name);
+        let last_good: Vec<LastGood> = owned.values().map(|owned| last_good(owned, asked(&owned.id))).collect();
         let desired = Desired::link(desired::Input {
             root: &scan.root,
             manifests: &manifests,
@@ -261,18 +265,34 @@ fn origins(hub: &HubSpec) -> String {
 }
 
 /// What the ledger has of a resource, to fall back on.
-fn last_good(owned: &Owned) -> LastGood {
-    let module = record_of(Some(owned)).and_then(|r| r.module).and_then(|(path, text)| {
-        let shown = path.to_string_lossy().into();
-        module::parse(&SourceFile { shown, path, text: text.into() }).ok().map(Arc::new)
-    });
+fn last_good(owned: &Owned, asked: bool) -> LastGood {
+    let record = record_of(Some(owned)).unwrap_or_default();
+    let refused = record.refused.filter(|_| !asked).zip(record.proven.clone());
+    if let Some((refused, proven)) = refused {
+        return LastGood {
+            id: owned.id.clone(),
+            module: stored_module(proven.module),
+            document: proven.document,
+            base: PathBuf::from(&proven.base),
+            source: proven.source,
+            refused: Some((refused.digest, refused.why)),
+        };
+    }
     LastGood {
         id: owned.id.clone(),
         document: owned.document.clone(),
         base: PathBuf::from(&owned.base),
         source: owned.source.clone(),
-        module,
+        module: stored_module(record.module),
+        refused: None,
     }
+}
+
+fn stored_module(stored: Option<(PathBuf, String)>) -> Option<Arc<Module>> {
+    stored.and_then(|(path, text)| {
+        let shown = path.to_string_lossy().into();
+        module::parse(&SourceFile { shown, path, text: text.into() }).ok().map(Arc::new)
+    })
 }
 
 /// The resource that a step is about, wherever it stands.

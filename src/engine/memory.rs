@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::digest::Digest;
 use crate::model::id::{Name, ResourceId};
 use crate::model::time::Tick;
 use crate::model::unit::Millis;
@@ -38,6 +39,8 @@ pub struct Memory {
     pub requested: BTreeSet<Name>,
     /// How often in a row nothing could be done while something was unsettled.
     pub relooks: u32,
+    /// When the version of a service that is on trial now was first seen.
+    trials: BTreeMap<Name, (Digest, Tick)>,
     /// Resources with open steps, until a look has resolved them.
     pub reopened: BTreeSet<ResourceId>,
 }
@@ -77,6 +80,22 @@ impl Memory {
     /// All is well with it: earlier attempts do not count any more.
     pub fn settled(&mut self, id: &ResourceId) {
         self.tries.retain(|(other, _), _| other != id);
+    }
+
+    /// For how long this version has been on trial.
+    pub fn trial(&mut self, name: &Name, digest: &Digest, now: Tick) -> Millis {
+        match self.trials.get(name) {
+            Some((known, since)) if known == digest => now - *since,
+            _ => {
+                self.trials.insert(name.clone(), (digest.clone(), now));
+                Millis(0)
+            }
+        }
+    }
+
+    /// Its version is not on trial.
+    pub fn no_trial(&mut self, name: &Name) {
+        self.trials.remove(name);
     }
 
     /// What is neither declared nor owned any more has no attempts.

@@ -32,6 +32,8 @@ pub struct Report {
     pub also: BTreeSet<PathBuf>,
     pub refusal: Option<Refusal>,
     pub held: BTreeSet<ResourceId>,
+    /// How many of them failed their trial.
+    pub rolled_back: usize,
     pub pruned: BTreeSet<ResourceId>,
     pub drifted: BTreeSet<ResourceId>,
     /// The tree is being rewritten by somebody (git merge, checkout); nothing was planned.
@@ -54,7 +56,7 @@ impl Report {
 
     /// Resources that failed for good or keep failing.
     pub fn failing(&self) -> usize {
-        self.waits.iter().filter(|w| w.doomed).count()
+        self.waits.iter().filter(|w| w.doomed).count() + self.rolled_back
     }
 
     /// The summary of this tick alone.

@@ -1,6 +1,6 @@
 //! One tick: look, plan, check, do, record. On a converged machine it does nothing and writes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::look::Looked;
@@ -10,14 +10,15 @@ use super::{Engine, EngineError, Mode, Sink};
 use crate::kinds::Spec;
 use crate::kinds::service::inputs;
 use crate::kinds::service::plan::{PORT_GRACE, STEADY, Standing};
+use crate::kinds::service::trial::Trial;
 use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::model::event::{Cause, Event};
-use crate::model::id::{KindName, ResourceId};
+use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
-use crate::plan::{self, CheckedPlan, Input};
+use crate::plan::{self, CheckedPlan, Input, record_of};
 
 /// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
 const FIRST_RELOOK: Millis = Millis(250);
@@ -40,6 +41,7 @@ impl Engine {
             return Ok(report);
         }
         self.memory.reopened.extend(looked.open.iter().map(|line| line.resource.clone()));
+        let trials = self.trials(&looked);
         let requested = std::mem::take(&mut self.memory.requested);
         let input = Input {
             desired: &looked.desired,
@@ -54,19 +56,43 @@ impl Engine {
             kick: mode.kick,
             allow_prune: mode.allow_prune,
             home: &looked.home,
+            trials: &trials,
         };
         let plan = plan::make(&input);
         let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
         self.memory.requested = requested;
         self.memory.admitted.clone_from(&checked.plan().pruned);
         if mode.dry {
-            return self.report(&looked, &checked, super::execute::Executed::default(), mode);
+            return self.report(&looked, &checked, super::execute::Executed::default(), &trials, mode);
         }
         // Best effort: if it fails, the keeper thinks less of the process, and the next tick says it again.
         let _ = self.tell_ready(&looked).await;
         let executed = self.execute(&checked, &looked, sink).await?;
         self.close_open(&looked)?;
-        self.report(&looked, &checked, executed, mode)
+        self.report(&looked, &checked, executed, &trials, mode)
+    }
+
+    /// The versions that are applied and not proven yet, of services that can go back.
+    fn trials(&mut self, looked: &Looked) -> BTreeMap<Name, Trial> {
+        let now = self.world.clock.now();
+        let mut trials = BTreeMap::new();
+        for (id, resource) in &looked.desired.resources {
+            let rollback = resource.spec.as_service().and_then(|spec| spec.rollback);
+            let on_trial = rollback.filter(|_| resource.held.is_none()).and_then(|rollback| {
+                let owned = looked.owned.get(id).filter(|owned| owned.digest == resource.digest)?;
+                let proven = record_of(Some(owned)).and_then(|record| record.proven);
+                let unproven = proven.as_ref().is_none_or(|proven| proven.digest != owned.digest);
+                unproven.then_some((rollback.after, proven.is_some()))
+            });
+            match on_trial {
+                Some((window, fallback)) => {
+                    let spent = self.memory.trial(&id.name, &resource.digest, now);
+                    trials.insert(id.name.clone(), Trial { window, spent, fallback });
+                }
+                None => self.memory.no_trial(&id.name),
+            }
+        }
+        trials
     }
 
     /// Steps that a crash left open are resolved by having looked: what they did or did not do was part of this look.
@@ -91,6 +117,7 @@ impl Engine {
         looked: &Looked,
         checked: &CheckedPlan,
         executed: super::execute::Executed,
+        trials: &BTreeMap<Name, Trial>,
         mode: Mode,
     ) -> Result<Report, EngineError> {
         let plan = checked.plan();
@@ -163,7 +190,11 @@ impl Engine {
         let busy_now = !report.steps.is_empty() || looked.unconfirmed;
         report.settled = !unsettled && !busy_now && report.later.is_empty();
         report.doomed = unsettled && !hope && !busy_now;
-        report.next = self.next(looked, &report, executed.pause);
+        report.rolled_back = looked.desired.held().filter(|(_, held)| held.failed).count();
+        let verdicts =
+            trials.values().filter(|t| t.fallback && t.spent < t.window).map(|t| Millis(t.window.0 - t.spent.0));
+        let pause = executed.pause.into_iter().chain(verdicts).min();
+        report.next = self.next(looked, &report, pause);
         Ok(report)
     }
 
@@ -179,6 +210,7 @@ impl Engine {
         let frozen = checked.plan().frozen.contains(id).then(|| self.frozen(checked));
         Circumstance {
             held: held.map(|h| h.message.clone()),
+            rolled_back: held.is_some_and(|h| h.failed),
             frozen,
             no_progress: (attempts >= STALLED_AFTER && !standing.settled())
                 .then(|| format!("the same step was tried {attempts} times in a row")),
@@ -302,7 +334,9 @@ fn also(looked: &Looked) -> BTreeSet<PathBuf> {
         let Spec::Service(spec) = &resource.spec else { continue };
         let folder = &resource.document.folder;
         let secrets = spec.secret_env.values().filter_map(|s| s.file.as_ref());
-        paths.extend(spec.env_file.iter().chain(secrets).map(|name| inputs::tidy(&folder.join(name))));
+        paths.extend(
+            spec.env_file.iter().chain(&spec.files).chain(secrets).map(|name| inputs::tidy(&folder.join(name))),
+        );
         paths.extend(spec.module.iter().map(|m| inputs::tidy(&folder.join(m)).join(".parachute/module.json")));
     }
     paths

@@ -709,6 +709,17 @@ impl Units {
         }
     }
 
+    /// Signals the main process of a unit. It is in the state `Running` only while it was not waited for, so the number is its own.
+    pub(super) fn signal_main(&mut self, name: &Name, pid: u32, signal: i32) -> Result<(), Refusal> {
+        let process = self.names.get(name).and_then(|id| self.slots.get(id)).and_then(|slot| slot.state.process());
+        let lives = process.filter(|p| p.pid == pid && find::lives(p.pid, p.start_ticks));
+        let target = lives.and_then(|p| Pid::from_raw(p.pid.cast_signed())).zip(Signal::from_named_raw(signal));
+        let Some((target, signal)) = target else {
+            return Err(Refusal::Retry(format!("{name} does not run as process {pid}")));
+        };
+        rustix::process::kill_process(target, signal).map_err(|cause| Refusal::Retry(cause.to_string()))
+    }
+
     pub(super) fn stop_strays(&mut self, name: &Name) {
         let grace = self.names.get(name).and_then(|id| self.slots.get(id)).map(|slot| slot.state.policy.stop_grace);
         let kill_at = clock::tick() + grace.unwrap_or(KILL_AGAIN);

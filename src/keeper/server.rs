@@ -336,6 +336,7 @@ impl Server {
             Verb::Stop { unit } => self.units.stop(&unit),
             Verb::Ready { unit, pid } => self.units.ready(&unit, pid),
             Verb::Unwell { unit, pid, why } => self.units.unwell(&unit, pid, why),
+            Verb::Signal { unit, pid, signal } => self.units.signal_main(&unit, pid, signal)?,
             Verb::StopStrays { unit } => self.units.stop_strays(&unit),
             Verb::Forget { unit } => self.units.forget(&unit)?,
             Verb::Upgrade { program } => {

@@ -53,6 +53,12 @@ pub enum Verb {
         pid: u32,
         why: String,
     },
+    /// To the main process alone.
+    Signal {
+        unit: Name,
+        pid: u32,
+        signal: i32,
+    },
     StopStrays {
         unit: Name,
     },

@@ -62,6 +62,12 @@ reasons! {
     Running,
     /// Runs, and does not answer its readiness probe yet.
     NotReady,
+    /// A changed version was ready: it can be gone back to.
+    Proven,
+    /// A changed version was not ready in time; the last proven one runs.
+    RolledBack,
+    /// A file that it reads changed, and it is told so.
+    FilesChanged,
     /// Its liveness or startup probe failed; it is restarted.
     Unhealthy,
     /// Ran to its end with exit code 0, and should not run again.

@@ -96,6 +96,11 @@ codes! {
     BadWorkingDir = "E0306",
     /// The port is held by a process that is not ours. It is named, and never stopped.
     PortTaken = "E0307",
+    /// A changed version was not ready in time. The last one that was runs instead; the failed one is not tried again until it is
+    /// changed, or `trueup restart` asks for it.
+    RolledBack = "E0320",
+    /// A file that `files` names is missing or is not text.
+    BadFile = "E0321",
     /// A plan wants to remove more than the budget allows.
     PruneBudget = "E0401",
     /// The operating system refused to start the program.

@@ -13,16 +13,17 @@ pub use budget::Refusal;
 pub use check::{CheckedPlan, check};
 pub use step::{Claim, Step};
 
-use crate::desired::{Desired, Resource};
+use crate::desired::{Desired, Held, Resource};
 use crate::kinds::service::observe::{Record, State};
 use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
 use crate::kinds::service::spec::{DependencyCondition, ServiceSpec};
+use crate::kinds::service::trial::Trial;
 use crate::kinds::{Action, Spec};
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
-use crate::model::problem::Problem;
+use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
 use crate::ports::store::Owned;
 
@@ -48,6 +49,8 @@ pub struct Input<'a> {
     /// `--allow-prune N`.
     pub allow_prune: Option<usize>,
     pub home: &'a Path,
+    /// Versions on trial.
+    pub trials: &'a BTreeMap<Name, Trial>,
 }
 
 /// Something owned that no document declares.
@@ -151,14 +154,27 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         home: input.home,
         kick: input.kick,
         makes_way: makes_way(input, name, record.as_ref()),
+        trial: input.trials.get(name).copied(),
+        rolled_back: resource.held.as_ref().is_some_and(|held| held.failed),
         by_command: spec.command.is_some(),
     };
     let intent = service::plan(&view);
+    if let Some(held) = resource.held.as_ref().filter(|held| held.failed) {
+        plan.problems.push(rolled_back(resource, held));
+    }
     let place = |pointer: &str| match pointer {
         "" => resource.document.origin.clone(),
         pointer => resource.document.value_at(pointer),
     };
     take(intent, &resource.id, &place, plan);
+}
+
+fn rolled_back(resource: &Resource, held: &Held) -> Problem {
+    let (id, name) = (&resource.id, &resource.id.name);
+    let at = held.span.clone().unwrap_or_else(|| resource.document.origin.clone());
+    Problem::error(Code::RolledBack, at, format!("{id}: {}", held.message))
+        .label("the version before it runs instead")
+        .hint(format!("change it; or `trueup restart {name}` tries it once more"))
 }
 
 fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
@@ -193,6 +209,8 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             home: input.home,
             kick: false,
             makes_way: false,
+            trial: None,
+            rolled_back: false,
             by_command: true,
         };
         take(service::plan(&view), id, &|_| leaving.origin.clone(), plan);

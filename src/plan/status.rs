@@ -9,6 +9,8 @@ use crate::model::time::Timestamp;
 pub struct Circumstance {
     /// Why its new version is not used.
     pub held: Option<String>,
+    /// Its new version was tried and failed.
+    pub rolled_back: bool,
     /// It is no longer declared, and kept because of this.
     pub frozen: Option<(Reason, String)>,
     /// The same steps were tried again and again.
@@ -16,6 +18,12 @@ pub struct Circumstance {
     /// The last step on it failed.
     pub failure: Option<String>,
     pub generation: u64,
+}
+
+impl Circumstance {
+    fn holds(&self) -> Reason {
+        if self.rolled_back { Reason::RolledBack } else { Reason::Held }
+    }
 }
 
 /// The conditions of one resource. `before` keeps the time of what did not change.
@@ -62,7 +70,7 @@ pub fn conditions(
 
 fn stalled(standing: &Standing, circumstance: &Circumstance) -> (bool, (Reason, String)) {
     if let Some(why) = &circumstance.held {
-        return (true, (Reason::Held, why.clone()));
+        return (true, (circumstance.holds(), why.clone()));
     }
     if let Some((reason, message)) = &circumstance.frozen {
         return (true, (*reason, message.clone()));
@@ -80,7 +88,7 @@ pub fn phase(standing: &Standing, circumstance: &Circumstance) -> String {
         reason => reason.to_string(),
     };
     if circumstance.held.is_some() {
-        return format!("{word},Held");
+        return format!("{word},{}", circumstance.holds());
     }
     match &circumstance.frozen {
         Some((reason, _)) => format!("{word},{reason}"),

@@ -32,13 +32,22 @@ pub enum Claim {
     Document,
     /// The document, and what is started with.
     Launch,
+    /// The document that is applied was ready.
+    Proven,
+    /// The document that is applied is not to be used again.
+    Refused,
 }
 
 impl Claim {
     pub(super) fn of(action: &ServiceAction, reason: Reason) -> Self {
         match action {
             ServiceAction::Spawn(_) | ServiceAction::Restart { .. } => Self::Launch,
-            ServiceAction::Update(_) | ServiceAction::PutRow { .. } | ServiceAction::Accept => Self::Document,
+            ServiceAction::Update(_)
+            | ServiceAction::Reload { .. }
+            | ServiceAction::PutRow { .. }
+            | ServiceAction::Accept => Self::Document,
+            ServiceAction::Prove => Self::Proven,
+            ServiceAction::Refuse { .. } => Self::Refused,
             // Stopped because its document says so: with that the document is applied.
             ServiceAction::Stop if reason == Reason::Suspended => Self::Document,
             ServiceAction::Heal { .. }

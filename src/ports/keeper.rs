@@ -186,6 +186,8 @@ pub trait Keeper {
     /// Says that this process is not well, and why: it is stopped, and started again by the same table as after a crash. Another
     /// process than this one is left alone.
     fn unwell<'a>(&'a self, name: &'a Name, pid: u32, why: &'a str) -> Answer<'a, Result<(), PortError>>;
+    /// Signals the main process of a unit, if it is this one.
+    fn signal<'a>(&'a self, name: &'a Name, pid: u32, signal: i32) -> Answer<'a, Result<(), PortError>>;
     /// Stops the strays of a unit (only processes whose mark is ours).
     fn stop_strays<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>>;
     /// Drops a unit that has no process. Its logs stay.

@@ -63,6 +63,8 @@ pub trait Probes {
     /// Whether the failures of this probe count: so many in a row as its threshold says, or for a startup probe as long as its
     /// patience lasts.
     fn exhausted(&self, name: &Name, role: Role) -> bool;
+    /// Asks once, beside all probes. Says what went wrong.
+    fn run<'a>(&'a self, ask: &'a Ask, at_most: Millis) -> Answer<'a, Result<(), String>>;
     /// Ends the unit's probes, if it has any.
     fn drop_probe(&self, name: &Name);
     /// Ends when every probe has had one answer, or the time is over: for commands that look once.

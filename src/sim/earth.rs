@@ -103,6 +103,8 @@ pub struct Earth {
     elsewhere: BTreeMap<Name, u32>,
     /// Every process of ours that was ended because the engine or keeper wanted it, by unit.
     pub stops: BTreeMap<Name, u64>,
+    /// How often a unit was told that its files changed.
+    pub reloads: BTreeMap<Name, u64>,
     /// Starts by unit.
     pub starts: BTreeMap<Name, u64>,
     /// What must never happen and did.

@@ -184,6 +184,18 @@ impl Keeper for Pretend {
             Ok(())
         }))
     }
+    fn signal<'a>(&'a self, name: &'a Name, pid: u32, _: i32) -> Answer<'a, Result<(), PortError>> {
+        ready(self.fate.effect("keeper.signal", || {
+            let mut earth = self.earth.borrow_mut();
+            match earth.live(name).contains(&pid) {
+                true => {
+                    *earth.reloads.entry(name.clone()).or_default() += 1;
+                    Ok(())
+                }
+                false => Err(PortError::Retry("it does not run".to_owned())),
+            }
+        }))
+    }
     fn stop_strays<'a>(&'a self, name: &'a Name) -> Answer<'a, Result<(), PortError>> {
         ready(self.fate.effect("keeper.stop_strays", || {
             let mut earth = self.earth.borrow_mut();
@@ -277,6 +289,9 @@ impl Probes for Pretend {
     }
     fn exhausted(&self, name: &Name, role: Role) -> bool {
         self.earth.borrow().exhausted(name, role)
+    }
+    fn run<'a>(&'a self, _: &'a Ask, _: Millis) -> Answer<'a, Result<(), String>> {
+        ready(self.fate.effect("probes.run", || Ok(())).map_err(|error| error.to_string()))
     }
     fn drop_probe(&self, _: &Name) {}
     fn settle(&self, _: Millis) -> Answer<'_, ()> {

@@ -101,6 +101,7 @@ fn desired(case: &Path) -> Desired {
                 base: case.to_owned(),
                 source: entry.document.origin.to_string(),
                 module: None,
+                refused: None,
             }));
         }
     } else {

@@ -1,6 +1,7 @@
 //! The only integration test binary: it links once, and `tidy` sees that no file is forgotten.
 
 mod bad;
+mod change;
 mod continuous;
 mod demo;
 mod examples;

@@ -66,6 +66,7 @@ pub fn read_everything(text: &str) {
             base: "/tree".into(),
             source: "a.yaml:1:1".into(),
             module: None,
+            refused: None,
         })
         .collect();
     let modules = module::Modules::new();

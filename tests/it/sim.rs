@@ -10,7 +10,7 @@ use trueup::engine::{Mode, Verdict};
 use trueup::model::id::Name;
 use trueup::model::unit::Millis;
 use trueup::ports::store::Store;
-use trueup::sim::earth::Page;
+use trueup::sim::earth::{Manner, Page};
 use trueup::sim::fate::Side;
 use trueup::sim::story::{Story, hub, service};
 
@@ -43,8 +43,14 @@ fn three(story: &Story) {
     story.write("c.yaml", &service("c", "well", "2003", 1, Some("a")));
 }
 
+/// A service that goes back when a version does not work, and is told of its file.
+fn careful(manner: &str) -> String {
+    let more = "  rollback: { after: 30s }\n  files: [ g.conf ]\n  reload: { signal: SIGHUP }\n";
+    service("g", manner, "2040", 1, None) + more
+}
+
 /// The stages of the crash story: each changes the world, and the engine must follow.
-const STAGES: usize = 8;
+const STAGES: usize = 11;
 
 fn stage(story: &Story, number: usize) {
     match number {
@@ -72,6 +78,15 @@ fn stage(story: &Story, number: usize) {
         6 => story.write("f.yaml", &service("f", "hangs", "2031", 1, None)),
         // ... and does.
         7 => drop(story.earth.borrow_mut().advance(Millis(1_000))),
+        // Something that can be taken back, and reads a file ...
+        8 => {
+            story.earth.borrow_mut().other_files.insert("/tree/g.conf".into(), "1".to_owned());
+            story.write("g.yaml", &careful("well"));
+        }
+        // ... whose file changes ...
+        9 => drop(story.earth.borrow_mut().other_files.insert("/tree/g.conf".into(), "2".to_owned())),
+        // ... and whose next version does not work.
+        10 => story.write("g.yaml", &careful("crash")),
         // Two are removed.
         _ => {
             let mut earth = story.earth.borrow_mut();
@@ -91,7 +106,8 @@ fn arrived(story: &Story, number: usize) {
     let wanted: &[&str] = match number {
         0..=3 => &["a", "b", "c"],
         4 => &["a", "b", "c", "d"],
-        6.. => &["a", "b", "d", "f"],
+        6 | 7 => &["a", "b", "d", "f"],
+        8.. => &["a", "b", "d", "f", "g"],
         _ => &["a", "b", "d"],
     };
     assert_eq!(running, wanted, "stage {number}");
@@ -100,7 +116,10 @@ fn arrived(story: &Story, number: usize) {
     assert_eq!(port("row-a"), Some(2001), "stage {number}");
     let c = if number == 0 { Some(2003) } else { Some(2013) };
     assert_eq!(port("row-c"), c.filter(|_| number < 5), "stage {number}");
+    let told = earth.reloads.values().sum::<u64>();
+    assert!(number < 9 || told >= 1, "stage {number}: the changed file was not told");
     for proc in earth.procs.values() {
+        assert_ne!(proc.manner, Manner::Crash, "stage {number}: what does not work is taken back");
         let row = format!("row-{}", proc.unit.as_ref().expect("ours"));
         assert_eq!(port(&row), proc.port, "stage {number}: {row} says where it listens");
         assert!(!proc.hangs(earth.now), "stage {number}: what hangs is replaced");
@@ -124,11 +143,27 @@ fn it_converges_and_then_does_nothing() {
     }
 }
 
+/// In pieces, so that they run side by side.
 #[test]
 fn a_crash_before_or_after_any_port_call_changes_nothing_in_the_end() {
+    assert!(deaths(0..5) > 200);
+}
+
+#[test]
+fn a_crash_while_things_are_healed_and_told_changes_nothing_in_the_end() {
+    assert!(deaths(5..10) > 200);
+}
+
+#[test]
+fn a_crash_while_a_version_is_taken_back_changes_nothing_in_the_end() {
+    assert!(deaths(10..STAGES) > 200);
+}
+
+/// Dies before and after every port call of these stages. Says how often.
+fn deaths(stages: std::ops::Range<usize>) -> u32 {
     let dir = scratch();
     let mut deaths = 0;
-    for number in 0..STAGES {
+    for number in stages {
         let path = dir.path().join(format!("stage-{number}.db"));
         let before = Story::new(7, ledger(path.clone()));
         (0..number).for_each(|n| {
@@ -162,7 +197,7 @@ fn a_crash_before_or_after_any_port_call_changes_nothing_in_the_end() {
             }
         }
     }
-    assert!(deaths > 200, "only {deaths} deaths were tried");
+    deaths
 }
 
 #[test]

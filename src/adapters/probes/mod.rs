@@ -94,6 +94,10 @@ impl Probes for TokioProbes {
         self.running.borrow().get(&(name.clone(), role)).is_some_and(|one| one.known.borrow().exhausted)
     }
 
+    fn run<'a>(&'a self, ask: &'a Ask, at_most: Millis) -> Answer<'a, Result<(), String>> {
+        Box::pin(attempt(ask, at_most))
+    }
+
     fn drop_probe(&self, name: &Name) {
         for role in [Role::Startup, Role::Readiness, Role::Liveness] {
             self.running.borrow_mut().remove(&(name.clone(), role));
@@ -162,7 +166,7 @@ async fn attempts(probe: &Probe, known: &RefCell<Known>, wake: &dyn Fn(), answer
     // A module that does not live is no reason to hurry.
     let mut was_good = probe.role == Role::Liveness;
     loop {
-        let answer = attempt(probe).await;
+        let answer = attempt(&probe.ask, probe.timeout).await;
         let changed = known.borrow_mut().take(answer, probe, born.elapsed());
         was_good |= known.borrow().verdict == Verdict::Good;
         answers.notify_waiters();
@@ -186,9 +190,9 @@ fn pause(was_good: bool, age: Duration, period: Duration) -> Duration {
     if age < YOUNG { (age / 20).clamp(FIRST_PAUSE, YOUNG_PAUSE) } else { (age / 100).min(period).max(YOUNG_PAUSE) }
 }
 
-async fn attempt(probe: &Probe) -> Result<(), String> {
-    let at_most = Duration::from(probe.timeout);
-    match &probe.ask {
+async fn attempt(ask: &Ask, at_most: Millis) -> Result<(), String> {
+    let at_most = Duration::from(at_most);
+    match ask {
         Ask::Http { port, path, headers } => {
             let answer = web::get(*port, path, headers, at_most).await?;
             if (200..400).contains(&answer.status) { Ok(()) } else { Err(format!("answered {}", answer.status)) }

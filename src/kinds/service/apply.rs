@@ -1,10 +1,16 @@
 //! Does one action. No decisions here: every action is idempotent, short, and answers what came of it.
 
-use super::inputs::{Inputs, WantedRow};
+use super::inputs::{Inputs, Reload, ReloadWay, WantedRow};
 use super::plan::Action;
 use crate::model::id::Name;
+use crate::model::secret::Secret;
+use crate::model::unit::Millis;
 use crate::ports::keeper::{Exit, Unit};
+use crate::ports::probes::Ask;
 use crate::ports::{Hand, PortError};
+
+/// A reload command that takes longer holds everything else up.
+const RELOAD_LIMIT: Millis = Millis::secs(10);
 
 /// What came of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
     match action {
         Action::Spawn(inputs) | Action::Update(inputs) => ensure(hand, name, inputs, false).await,
         Action::Restart { inputs, again } => ensure(hand, name, inputs, *again).await,
+        Action::Reload { pid, reload } => tell(hand, name, *pid, reload).await,
+        Action::Prove | Action::Refuse { .. } => Outcome::Changed(None),
         Action::Heal { pid, why } => done(hand.keeper().unwell(name, *pid, why).await),
         Action::Stop => {
             hand.probes().drop_probe(name);
@@ -57,6 +65,24 @@ async fn ensure(hand: &Hand<'_>, name: &Name, inputs: &Inputs, again: bool) -> O
         },
         Err(error) => error.into(),
     }
+}
+
+async fn tell(hand: &Hand<'_>, name: &Name, pid: u32, reload: &Reload) -> Outcome {
+    match &reload.way {
+        ReloadWay::Signal(number) => done(hand.keeper().signal(name, pid, *number).await),
+        ReloadWay::Exec(ask) => match hand.probes().run(&with_main_pid(ask, pid), RELOAD_LIMIT).await {
+            Ok(()) => Outcome::Changed(None),
+            Err(why) => Outcome::Retry(format!("the reload command failed: {why}")),
+        },
+    }
+}
+
+fn with_main_pid(ask: &Ask, pid: u32) -> Ask {
+    let mut ask = ask.clone();
+    if let Ask::Exec { env, .. } = &mut ask {
+        env.insert("MAINPID".to_owned(), Secret::new(pid.to_string()));
+    }
+    ask
 }
 
 fn done(result: Result<(), PortError>) -> Outcome {

@@ -22,6 +22,7 @@ pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem
         look.probe(field, role, probe, spec);
     }
     look.restart(spec);
+    look.reload(spec);
     look.environment(spec);
     look.routes(spec);
     look.dependencies(spec);
@@ -146,6 +147,14 @@ impl Look<'_> {
             self.push(problem.hint(format!(
                 "`period` times `failureThreshold` must be at least {SHORTEST_WATCHDOG}; a busy machine delays every process that long"
             )));
+        }
+    }
+
+    fn reload(&mut self, spec: &ServiceSpec) {
+        if spec.reload.is_some() && spec.files.is_empty() {
+            let message = "`spec.reload` has no `files` to tell about";
+            let problem = self.at_key(Code::MissingField, "/spec/reload", message).label("nothing would ever cause it");
+            self.push(problem.hint("name the files that the program reads: `files: [app.conf]`"));
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -13,6 +14,7 @@ use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
 use crate::ports::keeper::{Launch, Policy, Restart};
+use crate::ports::probes::Ask;
 
 /// What a service is started with, apart from its own document.
 #[derive(Clone, Debug)]
@@ -40,6 +42,10 @@ pub struct Found {
     pub inherited: Vec<(String, String)>,
     /// Variables of the envFiles, later files over earlier ones.
     pub file_env: BTreeMap<String, String>,
+    /// The texts of `files`, by name.
+    pub files: BTreeMap<String, Arc<str>>,
+    /// The program of a reload command.
+    pub reload_program: Option<PathBuf>,
     pub secret_env: BTreeMap<String, Secret>,
 }
 
@@ -53,7 +59,23 @@ pub struct Inputs {
     pub port: Option<u16>,
     pub policy: Policy,
     pub probing: Probing,
+    /// How it is told that its files changed, and what they are now.
+    pub reload: Option<Reload>,
     pub row: Option<WantedRow>,
+}
+
+/// Telling a program to read its files again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    pub way: ReloadWay,
+    /// Of all files together.
+    pub files: Digest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadWay {
+    Signal(i32),
+    Exec(Ask),
 }
 
 /// The row in services.json as this service wants it.
@@ -166,11 +188,32 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
         part("notify".to_owned(), &notify.watchdog.map(|w| w.to_string()).unwrap_or_default());
     }
 
+    for (name, text) in found.files.iter().filter(|_| spec.reload.is_none()) {
+        part(format!("files.{name}"), text);
+    }
+
     let whole: String = parts.iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
     let launch =
         Launch { program: found.program.clone(), argv, dir, env, digest: Digest::keyed(key, whole.as_bytes()) };
     let probing = health::probing(setting, found, &launch);
-    Inputs { parts, port: setting.port, policy, probing, row: row(setting), launch }
+    let reload = reload(setting, found, &launch, key);
+    Inputs { parts, port: setting.port, policy, probing, reload, row: row(setting), launch }
+}
+
+fn reload(setting: &Setting<'_>, found: &Found, launch: &Launch, key: &[u8; 32]) -> Option<Reload> {
+    let declared = setting.spec.reload.as_ref()?;
+    let way = match (&declared.signal, &declared.exec) {
+        (Some(signal), _) => ReloadWay::Signal(signal.number()),
+        (None, Some(exec)) => ReloadWay::Exec(Ask::Exec {
+            program: found.reload_program.clone()?,
+            argv: exec.command.clone(),
+            dir: launch.dir.clone(),
+            env: launch.env.clone(),
+        }),
+        (None, None) => return None,
+    };
+    let all: String = found.files.iter().map(|(name, text)| format!("{name}\0{text}\0")).collect();
+    Some(Reload { way, files: Digest::keyed(key, all.as_bytes()) })
 }
 
 /// The variables that every module gets (contract of the hub's spawn request).

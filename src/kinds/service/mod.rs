@@ -12,3 +12,4 @@ pub mod plan;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+pub mod trial;

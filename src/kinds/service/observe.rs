@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use super::health::{self, Health, Programs};
 use super::inputs::{self, Found, Inputs, Setting, WantedRow};
 use super::spec::SecretRef;
+use super::trial::{Proven, Refused};
 use crate::document::Document;
 use crate::model::digest::Digest;
 use crate::model::id::Name;
@@ -39,6 +41,12 @@ pub struct Record {
     pub row: Option<String>,
     /// The PARACHUTE_HOME in which that row stands.
     pub home: Option<String>,
+    /// The files that its process was started with or told of last (see [`inputs::Reload`]).
+    pub reloaded: Option<Digest>,
+    /// The last version that was ready, for a service that can go back to it.
+    pub proven: Option<Box<Proven>>,
+    /// The version that was not ready in time.
+    pub refused: Option<Refused>,
 }
 
 /// Who is on a service's port.
@@ -168,6 +176,8 @@ async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) ->
         program: program(look, document, setting)?,
         probe_programs: probe_programs(look, document, setting)?,
         inherited: inherited(look),
+        files: files(look, document, setting)?,
+        reload_program: reload_program(look, document, setting)?,
         file_env: file_env(look, document, setting)?,
         secret_env: secret_env(look, document, setting).await?,
     };
@@ -256,6 +266,30 @@ fn file_env(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Resu
         all.extend(pairs);
     }
     Ok(all)
+}
+
+fn files(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<BTreeMap<String, Arc<str>>, Problem> {
+    let mut all = BTreeMap::new();
+    for (index, name) in setting.spec.files.iter().enumerate() {
+        let path = inputs::tidy(&setting.folder.join(name));
+        let text = look.files().read(&path).map_err(|error| {
+            let message = match error {
+                FileError::Missing => format!("the file {} does not exist", path.display()),
+                FileError::Unreadable(why) => format!("the file {} cannot be read: {why}", path.display()),
+            };
+            Problem::error(Code::BadFile, document.value_at(&format!("/spec/files/{index}")), message)
+                .hint("create it, or take it out of `files`; what runs keeps running until then")
+        })?;
+        all.insert(name.clone(), text);
+    }
+    Ok(all)
+}
+
+fn reload_program(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Option<PathBuf>, Problem> {
+    let exec = setting.spec.reload.as_ref().and_then(|reload| reload.exec.as_ref());
+    let Some(word) = exec.and_then(|exec| exec.command.first()) else { return Ok(None) };
+    let dir = inputs::working_dir(setting.spec, setting.folder);
+    find_program(look, document, word, &dir, "/spec/reload/exec/command/0").map(Some)
 }
 
 async fn secret_env(

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::inputs::{Inputs, WantedRow};
+use super::inputs::{Inputs, Reload, WantedRow};
 use super::observe::{PortHolder, Record, RowState, State};
+use super::trial::{self, Trial};
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::observed::Observed;
@@ -30,6 +31,17 @@ pub enum Action {
     },
     /// Tells the keeper what needs no restart.
     Update(Box<Inputs>),
+    /// Tells this process that its files changed.
+    Reload {
+        pid: u32,
+        reload: Box<Reload>,
+    },
+    /// The ledger learns that the version that runs was ready.
+    Prove,
+    /// The ledger learns that the applied version is not to be used.
+    Refuse {
+        why: String,
+    },
     /// Has this process replaced because it is not well. The keeper decides when, as after a crash.
     Heal {
         pid: u32,
@@ -56,6 +68,9 @@ impl Action {
             Self::Spawn(_) => "spawn",
             Self::Restart { .. } | Self::Heal { .. } => "restart",
             Self::Update(_) => "update",
+            Self::Reload { .. } => "reload",
+            Self::Prove => "prove",
+            Self::Refuse { .. } => "refuse",
             Self::Stop => "stop",
             Self::StopStrays => "stopStrays",
             Self::PutRow { .. } => "putRow",
@@ -99,6 +114,10 @@ pub struct View<'a> {
     pub kick: bool,
     /// The port that its process was given belongs to another service by now.
     pub makes_way: bool,
+    /// The applied version is on trial.
+    pub trial: Option<Trial>,
+    /// The version in the file failed its trial; what is wished is the one before.
+    pub rolled_back: bool,
     /// Whether a module.json or a command supplies the program (for the position of messages).
     pub by_command: bool,
 }
@@ -279,6 +298,9 @@ fn run(view: &View<'_>, state: &State) -> Intent {
         unit => start(view, state, inputs, unit.as_ref()),
     };
     row(view, state, &mut intent);
+    if let Some(trial) = &view.trial {
+        trial::judge(trial, &mut intent);
+    }
     let silent = intent.steps.iter().all(|s| matches!(s.action, Action::PutRow { .. }));
     let stands = intent.standing.started || intent.standing.settled();
     if view.changed && silent && stands && intent.gate.is_none() && intent.problem.is_none() {
@@ -420,8 +442,22 @@ fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
             "no restart needed",
             policy_pointer(unit, inputs),
         ));
+    } else if let Some(step) = reload(view, inputs, unit) {
+        intent.steps.push(step);
     }
     intent
+}
+
+/// Its process was told of other files than there are now.
+fn reload(view: &View<'_>, inputs: &Inputs, unit: &Unit) -> Option<Wanted> {
+    let reload = inputs.reload.as_ref()?;
+    let told = view.record.and_then(|r| r.reloaded.as_ref());
+    let pid = unit.process.as_ref().filter(|_| unit.phase == Phase::Running)?.pid;
+    if told == Some(&reload.files) {
+        return None;
+    }
+    let action = Action::Reload { pid, reload: Box::new(reload.clone()) };
+    Some(step(action, Reason::FilesChanged, Cause::Intent, "no restart needed", "/spec/files"))
 }
 
 fn policy_pointer(unit: &Unit, inputs: &Inputs) -> &'static str {
@@ -447,6 +483,8 @@ fn replace(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         (Reason::Requested, Cause::Intent)
     } else if names.is_empty() {
         (Reason::ProcessDrifted, if view.reopened { Cause::Retry } else { Cause::Drift })
+    } else if view.rolled_back {
+        (Reason::RolledBack, Cause::Retry)
     } else if view.changed {
         (Reason::Changed, Cause::Intent)
     } else {
@@ -484,7 +522,7 @@ fn pointer_of(part: &str, by_command: bool) -> String {
     match part.split_once('.') {
         Some(("env", name)) => format!("/spec/env/{name}"),
         Some(("secretEnv", name)) => format!("/spec/secretEnv/{name}"),
-        Some(("envFile", _)) => "/spec/envFile".to_owned(),
+        Some((list @ ("envFile" | "files"), _)) => format!("/spec/{list}"),
         Some(_) => String::new(),
         None if part == "command" && !by_command => "/spec/module".to_owned(),
         None => format!("/spec/{part}"),

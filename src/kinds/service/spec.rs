@@ -52,6 +52,14 @@ pub struct ServiceSpec {
     /// When the module lives. After `failureThreshold` bad answers in a row it is restarted. Asked while `trueup reconcile` runs;
     /// with `notify` the keeper itself watches, always.
     pub liveness: Option<ProbeSpec>,
+    /// Text files that the program reads, relative to this file. When one of them changes, the program is restarted, or told by
+    /// `reload`.
+    pub files: Vec<String>,
+    /// How the program is told that one of `files` changed, so that it need not be restarted for that.
+    pub reload: Option<ReloadSpec>,
+    /// When a changed version is not ready in time, goes back to the last version that was. The failed one is not tried again until
+    /// it is changed, or `trueup restart` asks for it.
+    pub rollback: Option<RollbackSpec>,
     /// What happens when the program ends by itself.
     pub restart: RestartSpec,
     /// How the program is stopped.
@@ -372,6 +380,33 @@ impl StopSignal {
             Self::Usr2 => 12,
             Self::Term => 15,
         }
+    }
+}
+
+/// How a program is told to read its files again. Exactly one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct ReloadSpec {
+    /// A signal to its main process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<StopSignal>,
+    /// A command; it gets the service's environment and working directory, and the main process as MAINPID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec: Option<ExecProbe>,
+}
+
+/// When to go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RollbackSpec {
+    /// So long a changed version may take to be ready. A crash loop is not waited for.
+    pub after: Millis,
+}
+
+impl Default for RollbackSpec {
+    fn default() -> Self {
+        Self { after: Millis::secs(60) }
     }
 }
 

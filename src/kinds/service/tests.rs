@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::inputs::{self, Found, Inputs, Setting};
 use super::observe::{PortHolder, Record, RowState, State};
-use super::plan::{Intent, PORT_GRACE, Unmet, View, Wish, plan};
-use super::spec::{EnvName, Port, ServiceSpec};
+use super::plan::{Action, Intent, PORT_GRACE, Unmet, View, Wish, plan};
+use super::spec::{EnvName, Port, ReloadSpec, ServiceSpec, StopSignal};
+use super::trial::Trial;
 use crate::kinds::service::health::Health;
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
@@ -38,6 +39,11 @@ fn spec() -> ServiceSpec {
 }
 
 fn inputs_of(spec: &ServiceSpec, secrets: &[(&str, &str)]) -> Inputs {
+    let secret_env = secrets.iter().map(|(n, v)| ((*n).to_owned(), Secret::new((*v).to_owned()))).collect();
+    inputs_found(spec, Found { program: PathBuf::from("/bin/web"), secret_env, ..Found::default() })
+}
+
+fn inputs_found(spec: &ServiceSpec, found: Found) -> Inputs {
     let name = name();
     let setting = Setting {
         name: &name,
@@ -49,8 +55,6 @@ fn inputs_of(spec: &ServiceSpec, secrets: &[(&str, &str)]) -> Inputs {
         home: Path::new("/home"),
         port: inputs::fixed_port(spec, None),
     };
-    let secret_env = secrets.iter().map(|(n, v)| ((*n).to_owned(), Secret::new((*v).to_owned()))).collect();
-    let found = Found { program: PathBuf::from("/bin/web"), secret_env, ..Found::default() };
     inputs::resolve(&setting, &found, &KEY)
 }
 
@@ -82,6 +86,7 @@ struct Case {
     changed: bool,
     unmet: Option<Unmet>,
     kick: bool,
+    trial: Option<Trial>,
 }
 
 fn fine() -> Case {
@@ -93,6 +98,7 @@ fn fine() -> Case {
         row: Some("row-web".into()),
         home: Some("/home".into()),
         module: None,
+        ..Record::default()
     };
     let state = State {
         unit: Some(unit(&inputs, Phase::Running)),
@@ -103,7 +109,7 @@ fn fine() -> Case {
         health: Health { verdict: Verdict::Good, ..Health::unknown() },
         uptime: Millis(60_000),
     };
-    Case { state, record: Some(record), wish: Wish::Run, changed: false, unmet: None, kick: false }
+    Case { state, record: Some(record), wish: Wish::Run, changed: false, unmet: None, kick: false, trial: None }
 }
 
 impl Case {
@@ -119,6 +125,8 @@ impl Case {
             home: Path::new("/home"),
             kick: self.kick,
             makes_way: false,
+            trial: self.trial,
+            rolled_back: false,
             by_command: true,
         })
     }
@@ -365,6 +373,8 @@ fn what_could_not_be_looked_at_is_neither_started_nor_stopped() {
             home: Path::new("/home"),
             kick: false,
             makes_way: false,
+            trial: None,
+            rolled_back: false,
             by_command: true,
         };
         assert_eq!(plan(&view).steps, Vec::new());
@@ -425,4 +435,58 @@ fn cause_of_a_step_tells_wish_from_drift() {
     // After `down` the record has no process: starting again is what was asked for.
     case.record.as_mut().expect("a record").process = None;
     assert_eq!(case.intent().steps[0].cause, Cause::Intent);
+}
+
+/// A trial after so many milliseconds of a window of 1,000.
+fn trial(spent: u64, fallback: bool) -> Option<Trial> {
+    Some(Trial { window: Millis(1_000), spent: Millis(spent), fallback })
+}
+
+#[test]
+fn a_version_on_trial_is_proven_when_it_is_ready_and_refused_when_its_time_is_over() {
+    let mut case = fine();
+    case.trial = trial(10, false);
+    assert_eq!(case.says().0, ["prove Proven Intent"]);
+    case.state.health.verdict = Verdict::Bad("answered 500".into());
+    case.trial = trial(999, true);
+    assert_eq!(case.says(), (vec![], Reason::NotReady));
+    case.trial = trial(1_000, true);
+    let intent = case.intent();
+    let [step] = &intent.steps[..] else { panic!("{intent:?}") };
+    let Action::Refuse { why } = &step.action else { panic!("{step:?}") };
+    assert!(why.starts_with("not ready within 1s") && why.ends_with("answered 500"), "{why}");
+    // The first version has nothing before it.
+    case.trial = trial(1_000, false);
+    assert!(case.intent().steps.is_empty());
+    // A crash loop is not waited for, and is no end of hope.
+    case.trial = trial(10, true);
+    case.unit().phase = Phase::Looping { retry_at: Timestamp(0) };
+    case.unit().process = None;
+    assert_eq!(case.says().0, ["refuse RolledBack Intent"]);
+    assert!(!case.intent().standing.doomed);
+}
+
+#[test]
+fn files_restart_or_reload() {
+    let mut spec = spec();
+    spec.files = vec!["app.conf".into()];
+    let with = |spec: &ServiceSpec, text: &str| {
+        let files = [("app.conf".to_owned(), text.into())].into();
+        inputs_found(spec, Found { files, program: PathBuf::from("/bin/web"), ..Found::default() })
+    };
+    let (one, two) = (with(&spec, "1"), with(&spec, "2"));
+    assert_ne!(one.launch.digest, two.launch.digest);
+    assert!(one.parts.contains_key("files.app.conf") && one.reload.is_none());
+    spec.reload = Some(ReloadSpec { signal: Some(StopSignal::Hup), exec: None });
+    let (one, two) = (with(&spec, "1"), with(&spec, "2"));
+    assert_eq!(one.launch.digest, two.launch.digest);
+    let files = |inputs: &Inputs| inputs.reload.as_ref().map(|r| r.files.clone());
+    assert_ne!(files(&one), files(&two));
+    let mut case = fine();
+    case.unit().digest = two.launch.digest.clone();
+    case.record = Some(Record { parts: two.parts.clone(), reloaded: files(&one), ..case.record.clone().expect("one") });
+    case.state.inputs = Some(Ok(two.clone()));
+    assert_eq!(case.says().0, ["reload FilesChanged Intent"]);
+    case.record = Some(Record { reloaded: files(&two), ..case.record.clone().expect("one") });
+    assert!(case.says().0.is_empty());
 }

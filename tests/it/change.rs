@@ -1,0 +1,137 @@
+//! Changes that do no harm: told instead of restarted, and taken back when they do not work.
+
+use std::fs;
+
+use crate::stage::{Stage, alive, free_port, shell, wait_until};
+
+/// A script that counts in a file how often it is told.
+fn told(stage: &Stage, more: &str) {
+    let script = format!(
+        "trap 'echo told $(cat {0}) >> {1}' HUP; echo started $(cat {0}) >> {1}; while :; do sleep 0.05; done",
+        stage.tree("app.conf").display(),
+        stage.path("heard").display()
+    );
+    stage.write("app.conf", "one");
+    stage.write("app.yaml", &shell("app", &script, &format!("  files: [app.conf]\n{more}")));
+}
+
+fn heard(stage: &Stage) -> String {
+    fs::read_to_string(stage.path("heard")).unwrap_or_default()
+}
+
+#[test]
+fn a_changed_file_restarts_or_is_told() {
+    let stage = Stage::new();
+    stage.hub();
+    told(&stage, "");
+    stage.once(&[]).code(0);
+    let first = stage.pid("app");
+    stage.write("app.conf", "two");
+    let steps = stage.once(&[]).code(0).typed("step");
+    assert_eq!((steps[0]["action"].as_str(), steps[0]["detail"].as_str()), (Some("restart"), Some("files.app.conf")));
+    let second = stage.pid("app");
+    assert_ne!(first, second);
+
+    told(&stage, "  reload: { signal: SIGHUP }\n");
+    stage.once(&[]).code(0);
+    let third = stage.pid("app");
+    stage.write("app.conf", "three");
+    let steps = stage.once(&[]).code(0).typed("step");
+    assert_eq!(steps.len(), 1, "{steps:?}");
+    assert_eq!((steps[0]["action"].as_str(), steps[0]["reason"].as_str()), (Some("reload"), Some("FilesChanged")));
+    assert_eq!(stage.pid("app"), third, "nothing was restarted");
+    wait_until("it to hear", || heard(&stage).ends_with("told three\n"));
+    assert_eq!(stage.once(&[]).code(0).summary()["planned"], 0);
+}
+
+#[test]
+fn a_command_may_do_the_telling_and_the_daemon_sees_the_file() {
+    let stage = Stage::new();
+    stage.hub();
+    told(&stage, "  reload: { exec: { command: [/bin/sh, -c, \"kill -HUP $MAINPID\"] } }\n");
+    let _daemon = stage.daemon();
+    wait_until("it to be ready", || stage.is_ready("app"));
+    let pid = stage.pid("app");
+    stage.write("app.conf", "four");
+    wait_until("it to hear", || heard(&stage).ends_with("told four\n"));
+    assert_eq!(stage.pid("app"), pid);
+}
+
+#[test]
+fn a_missing_file_blocks_only_its_service() {
+    let stage = Stage::new();
+    stage.hub();
+    told(&stage, "");
+    fs::remove_file(stage.tree("app.conf")).expect("removed");
+    stage.mailbox("other", free_port(), "");
+    let answer = stage.run(&["reconcile", "--once"]).code(7);
+    assert!(answer.err.contains("E0321") && answer.err.contains("app.yaml:"), "{}", answer.err);
+    assert!(stage.is_ready("other"));
+}
+
+/// A mailbox whose health is told by the existence of a file; the version stands in its environment.
+fn version(stage: &Stage, port: u16, value: &str, flags: &str) {
+    stage.write(
+        "box.yaml",
+        &format!(
+            "apiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: box }}\nspec:\n  command: [trueup, demo, mailbox{flags}]\n  port: \
+             {port}\n  readiness: {{ http: {{ path: /mailbox/health }}, period: 200ms }}\n  rollback: {{ after: 1s }}\n  env: {{ LOG_LEVEL: \
+             {value} }}\n"
+        ),
+    );
+}
+
+#[test]
+fn a_version_that_is_not_ready_in_time_is_taken_back_and_not_tried_again() {
+    let stage = Stage::new();
+    stage.hub();
+    let (port, sick) = (free_port(), stage.path("sick"));
+    fs::write(&sick, "").expect("written");
+    version(&stage, port, "info", "");
+    stage.once(&[]).code(0);
+    version(&stage, port, "debug", &format!(", --sick-while, {}", sick.display()));
+    let answer = stage.once(&["--timeout", "30s"]).code(7);
+    let actions: Vec<String> = answer.typed("step").iter().map(|s| s["action"].to_string()).collect();
+    assert_eq!(actions, ["\"restart\"", "\"refuse\"", "\"restart\""]);
+    assert!(stage.is_ready("box"), "the version before it runs");
+    let why = stage.condition("box", "Stalled").expect("stalled");
+    assert_eq!(why["reason"], "RolledBack");
+    assert!(why["message"].to_string().contains("not ready within 1s"), "{why}");
+    let pid = stage.pid("box");
+
+    let answer = stage.run(&["reconcile", "--once"]).code(7);
+    assert!(answer.err.contains("E0320") && answer.err.contains("trueup restart box"), "{}", answer.err);
+    assert_eq!(stage.pid("box"), pid, "it is not tried again by itself");
+
+    // Asked for, it is tried once more: still no good, and back again.
+    stage.run(&["restart", "box", "--timeout", "30s"]).code(7);
+    assert!(stage.is_ready("box"));
+    assert!(!alive(pid));
+    // A version that works is proven, and nothing is left of the failure.
+    fs::remove_file(&sick).expect("removed");
+    version(&stage, port, "warn", "");
+    stage.once(&[]).code(0);
+    assert!(stage.condition("box", "Stalled").is_none());
+    assert_eq!(stage.once(&[]).code(0).summary()["planned"], 0);
+}
+
+#[test]
+fn a_version_that_crashes_is_taken_back_by_the_daemon_without_waiting() {
+    let stage = Stage::new();
+    stage.hub();
+    let port = free_port();
+    version(&stage, port, "info", "");
+    let _daemon = stage.daemon();
+    wait_until("it to be ready and proven", || {
+        stage.is_ready("box") && stage.run(&["events", "box"]).out.contains("Proven")
+    });
+    let text = fs::read_to_string(stage.tree("box.yaml")).expect("read");
+    let text = text.replace("after: 1s", "after: 1h").replace("[trueup, demo, mailbox]", "[/bin/sh, -c, exit 3]");
+    stage.write("box.yaml", &format!("{text}  restart: {{ backoff: {{ initial: 10ms, max: 1s }} }}\n"));
+    wait_until("it to be taken back", || {
+        stage.condition("box", "Stalled").is_some_and(|c| c["reason"] == "RolledBack")
+    });
+    wait_until("the old version to be ready", || stage.is_ready("box"));
+    let events = stage.run(&["events", "box"]).code(0).out;
+    assert!(events.contains("RolledBack") && events.contains("exit code 3"), "{events}");
+}
