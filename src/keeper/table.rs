@@ -420,7 +420,8 @@ impl State {
 
     fn exited(&mut self, exit: Exit, left: bool, now: Now) -> Vec<Effect> {
         match &self.place {
-            Place::Running { since, ready, .. } => {
+            Place::Running { since, ready, due, .. } => {
+                let mut effects: Vec<Effect> = due.map(|_| Effect::CancelTimer).into_iter().collect();
                 let old_enough = now.tick - *since >= self.policy.restart.reset_after;
                 if old_enough {
                     self.ready_crashes.clear();
@@ -429,7 +430,8 @@ impl State {
                 self.last_exit = Some((exit, now.wall));
                 let next = self.after_crash(healthy, now);
                 if !left {
-                    return self.go(next, now);
+                    effects.extend(self.go(next, now));
+                    return effects;
                 }
                 self.place = Place::Clearing { next };
                 vec![Effect::Signal(SIGTERM), Effect::SetTimer(now.tick + self.policy.stop_grace.min(LEFTOVER_GRACE))]
@@ -591,3 +593,7 @@ fn later(wall: Timestamp, span: Millis) -> Timestamp {
 #[cfg(test)]
 #[path = "table_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "table_model.rs"]
+mod model;
