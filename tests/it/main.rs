@@ -2,6 +2,7 @@
 
 mod bad;
 mod change;
+mod chaos;
 mod continuous;
 mod demo;
 mod examples;
