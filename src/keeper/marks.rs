@@ -138,6 +138,8 @@ pub(super) fn stopgap_policy() -> Policy {
             limit: 5,
             window: Millis::secs(60),
             reset_after: Millis::secs(60),
+            success: Vec::new(),
+            fatal: Vec::new(),
         },
         stop_signal: 15,
         stop_grace: Millis::secs(10),

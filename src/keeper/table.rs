@@ -517,9 +517,14 @@ impl State {
 
     /// Whether the policy starts again what ended like this.
     fn wants_restart(&self) -> bool {
-        match self.policy.restart.when {
+        let restart = &self.policy.restart;
+        let exit = self.last_exit.as_ref().map(|(exit, _)| exit);
+        if exit.is_some_and(|exit| restart.gave_up(exit)) {
+            return false;
+        }
+        match restart.when {
             RestartWhen::Always => true,
-            RestartWhen::OnFailure => !matches!(self.last_exit, Some((Exit::Code(0), _))),
+            RestartWhen::OnFailure => !exit.is_some_and(|exit| restart.succeeded(exit)),
             RestartWhen::Never => false,
         }
     }

@@ -38,6 +38,7 @@ fn policy(when: RestartWhen, notify: bool) -> Policy {
         limit: 2,
         window: Millis(5_000),
         reset_after: Millis(5_000),
+        ..stopgap_policy().restart
     };
     let notify = notify.then_some(Notify { start: Some(Millis(1_000)), watchdog: Some(Millis(500)) });
     Policy { restart, stop_grace: Millis(1_000), notify, ..stopgap_policy() }

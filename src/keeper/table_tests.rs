@@ -26,6 +26,7 @@ fn policy(when: RestartWhen) -> Policy {
         limit: 4,
         window: Millis(10_000),
         reset_after: Millis(5_000),
+        ..stopgap_policy().restart
     };
     Policy { restart, stop_grace: Millis(3_000), ..stopgap_policy() }
 }

@@ -82,6 +82,8 @@ reasons! {
     Stopping,
     /// Waits for what it depends on.
     DependencyNotReady,
+    /// Something it depends on was restarted, and it follows.
+    DependencyRestarted,
     /// Its port is held by somebody else.
     PortTaken,
     /// Its process does not listen on its port but on another.

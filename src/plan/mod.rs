@@ -16,7 +16,7 @@ pub use step::{Claim, Step};
 use crate::desired::{Desired, Held, Resource};
 use crate::kinds::service::observe::{Record, State};
 use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
-use crate::kinds::service::spec::{DependencyCondition, ServiceSpec};
+use crate::kinds::service::spec::{Dependency, DependencyCondition, ServiceSpec};
 use crate::kinds::service::trial::Trial;
 use crate::kinds::{Action, Spec};
 use crate::model::condition::Reason;
@@ -142,6 +142,7 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         Wish::Stay(_) | Wish::Leave => live_dependents(input, name),
     };
     let unknown = Observed::Unknown("not looked at".to_owned());
+    let outlived = outlived(input, name, spec);
     let view = View {
         wish,
         seen: input.seen.get(name).unwrap_or(&unknown),
@@ -153,6 +154,7 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         unmet: unmet.as_ref(),
         home: input.home,
         kick: input.kick,
+        outlived: outlived.as_deref(),
         makes_way: makes_way(input, name, record.as_ref()),
         trial: input.trials.get(name).copied(),
         rolled_back: resource.held.as_ref().is_some_and(|held| held.failed),
@@ -208,6 +210,7 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             unmet: unmet.as_ref(),
             home: input.home,
             kick: false,
+            outlived: None,
             makes_way: false,
             trial: None,
             rolled_back: false,
@@ -263,6 +266,17 @@ fn take(intent: Intent, id: &ResourceId, place: &dyn Fn(&str) -> Span, plan: &mu
         None => {}
     }
     plan.standings.insert(id.clone(), standing);
+}
+
+/// The first dependency with `restart` whose process is younger than the service's own.
+fn outlived(input: &Input<'_>, name: &Name, spec: &ServiceSpec) -> Option<String> {
+    let started = |name: &Name| match input.seen.get(name)? {
+        Observed::Present(state) => Some(state.unit.as_ref()?.process.as_ref()?.start_ticks),
+        Observed::Absent | Observed::Unknown(_) => None,
+    };
+    let own = started(name)?;
+    let younger = |d: &&Dependency| d.restart && started(&d.service).is_some_and(|other| other > own);
+    spec.depends_on.iter().find(younger).map(|d| ResourceId::service(&d.service).to_string())
 }
 
 /// Whether the port that a service's process was given is now another service's.

@@ -75,6 +75,24 @@ pub struct Restart {
     pub window: Millis,
     /// So long alive (or ready once) makes a run healthy: the count starts anew.
     pub reset_after: Millis,
+    /// Exit codes that are a success beside 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub success: Vec<i32>,
+    /// Exit codes after which it is not started again, whatever `when` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fatal: Vec<i32>,
+}
+
+impl Restart {
+    /// Whether it ended as it should.
+    pub fn succeeded(&self, exit: &Exit) -> bool {
+        matches!(exit, Exit::Code(code) if *code == 0 || self.success.contains(code))
+    }
+
+    /// Whether it said that another attempt is of no use.
+    pub fn gave_up(&self, exit: &Exit) -> bool {
+        matches!(exit, Exit::Code(code) if self.fatal.contains(code))
+    }
 }
 
 /// How a process ended.

@@ -404,6 +404,8 @@ fn default_policy() -> Policy {
             limit: 5,
             window: Millis(60_000),
             reset_after: Millis(60_000),
+            success: Vec::new(),
+            fatal: Vec::new(),
         },
         stop_signal: 15,
         stop_grace: Millis(10_000),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::stage::{Stage, alive, free_port, shell, wait_until};
+use crate::stage::{Stage, alive, free_port, kill, shell, wait_until};
 
 /// A script that counts in a file how often it is told.
 fn told(stage: &Stage, more: &str) {
@@ -134,4 +134,39 @@ fn a_version_that_crashes_is_taken_back_by_the_daemon_without_waiting() {
     wait_until("the old version to be ready", || stage.is_ready("box"));
     let events = stage.run(&["events", "box"]).code(0).out;
     assert!(events.contains("RolledBack") && events.contains("exit code 3"), "{events}");
+}
+
+#[test]
+fn a_service_follows_the_restart_of_what_it_cannot_bear_to_lose_and_no_other() {
+    let stage = Stage::new();
+    stage.hub();
+    stage.mailbox("base", free_port(), "");
+    stage.write("calm.yaml", &shell("calm", "exec sleep 1000", "  dependsOn: [ { service: base } ]\n"));
+    stage
+        .write("frail.yaml", &shell("frail", "exec sleep 1000", "  dependsOn: [ { service: base, restart: true } ]\n"));
+    let _daemon = stage.daemon();
+    let ready = || ["base", "calm", "frail"].iter().all(|name| stage.is_ready(name));
+    wait_until("all to be ready", ready);
+    let before = ["base", "calm", "frail"].map(|name| stage.pid(name));
+    kill(before[0], "KILL");
+    wait_until("the frail one to be replaced", || !alive(before[2]) && ready());
+    assert_eq!(stage.pid("calm"), before[1]);
+    assert!(stage.run(&["events", "frail"]).out.contains("DependencyRestarted"));
+}
+
+#[test]
+fn exit_codes_may_mean_success_or_the_end_of_trying() {
+    let stage = Stage::new();
+    stage.hub();
+    let codes = "  restart: { policy: on-failure, successCodes: [3], fatalCodes: [78] }\n";
+    stage.write("fine.yaml", &shell("fine", "exit 3", codes));
+    stage.write(
+        "after.yaml",
+        &shell("after", "exec sleep 1000", "  dependsOn: [ { service: fine, condition: completed } ]\n"),
+    );
+    stage.write("lost.yaml", &shell("lost", "exit 78", codes));
+    stage.once(&[]).code(7);
+    assert!(stage.is_ready("after") && stage.is_ready("fine"));
+    let lost = stage.get("lost");
+    assert_eq!((lost["restarts"].as_u64(), lost["lastExit"].as_str()), (Some(0), Some("exit code 78")));
 }

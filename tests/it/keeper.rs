@@ -176,6 +176,8 @@ fn policy(when: RestartWhen) -> Policy {
             limit: 5,
             window: Millis(60_000),
             reset_after: Millis(60_000),
+            success: Vec::new(),
+            fatal: Vec::new(),
         },
         stop_signal: 15,
         stop_grace: Millis(5_000),

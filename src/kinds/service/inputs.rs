@@ -236,6 +236,8 @@ fn policy(spec: &ServiceSpec) -> Policy {
             limit: restart.limit.count,
             window: restart.limit.window,
             reset_after: restart.reset_after,
+            success: restart.success_codes.clone(),
+            fatal: restart.fatal_codes.clone(),
         },
         stop_signal: spec.stop.signal.number(),
         stop_grace: spec.stop.grace,

@@ -10,7 +10,7 @@ use crate::model::event::Cause;
 use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::unit::Millis;
-use crate::ports::keeper::{Exit, Phase, Unit};
+use crate::ports::keeper::{Phase, Unit};
 use crate::ports::probes::Verdict;
 
 /// How long a process may run without its port before listening on others only counts as drift: programs open ports in any order.
@@ -112,6 +112,8 @@ pub struct View<'a> {
     pub home: &'a Path,
     /// A person asked just now: a crash loop does not wait for its next attempt.
     pub kick: bool,
+    /// A dependency whose restarts it follows was started after it.
+    pub outlived: Option<&'a str>,
     /// The port that its process was given belongs to another service by now.
     pub makes_way: bool,
     /// The applied version is on trial.
@@ -391,8 +393,8 @@ fn wanted_port(state: &State) -> Option<u16> {
 
 /// It ran to its end, and its policy says that this was it.
 fn ended(unit: &Unit) -> Intent {
-    if unit.last_exit == Some(Exit::Code(0)) {
-        let mut standing = Standing::down(Reason::Completed, "ran to its end with exit code 0");
+    if let Some(exit) = unit.last_exit.as_ref().filter(|exit| unit.policy.restart.succeeded(exit)) {
+        let mut standing = Standing::down(Reason::Completed, format!("ran to its end with {exit}"));
         standing.completed = true;
         return Intent::rest(standing);
     }
@@ -421,6 +423,9 @@ fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         let standing = Standing { started: true, ..Standing::down(Reason::Unhealthy, format!("is restarted: {why}")) };
         let action = Action::Heal { pid: process.pid, why: why.clone() };
         return Intent::act(standing, step(action, Reason::Unhealthy, Cause::Drift, why.clone(), "/spec/liveness"));
+    }
+    if let Some(outlived) = view.outlived.filter(|_| unit.phase == Phase::Running) {
+        return follow(view, inputs, outlived);
     }
     let mut intent = Intent::rest(standing(state, unit));
     if let Some(elsewhere) = listens_elsewhere(state, inputs, unit) {
@@ -458,6 +463,20 @@ fn reload(view: &View<'_>, inputs: &Inputs, unit: &Unit) -> Option<Wanted> {
     }
     let action = Action::Reload { pid, reload: Box::new(reload.clone()) };
     Some(step(action, Reason::FilesChanged, Cause::Intent, "no restart needed", "/spec/files"))
+}
+
+/// What it depends on was started anew, and it is to follow.
+fn follow(view: &View<'_>, inputs: &Inputs, dependency: &str) -> Intent {
+    let detail = format!("{dependency} was restarted");
+    let standing = Standing { started: true, ..Standing::down(Reason::DependencyRestarted, detail.clone()) };
+    let action = Action::Restart { inputs: Box::new(inputs.clone()), again: true };
+    let mut intent =
+        Intent::act(standing, step(action, Reason::DependencyRestarted, Cause::Drift, detail, "/spec/dependsOn"));
+    if let Some(unmet) = view.unmet {
+        intent.standing.message = unmet.message.clone();
+        intent.gate = Some(unmet.message.clone());
+    }
+    intent
 }
 
 fn policy_pointer(unit: &Unit, inputs: &Inputs) -> &'static str {

@@ -260,6 +260,12 @@ pub struct RestartSpec {
     pub limit: LimitSpec,
     /// So long alive, and earlier crashes are forgotten.
     pub reset_after: Millis,
+    /// Exit codes that are a success, beside 0: not restarted by `on-failure`, and `completed` for whoever waits.
+    #[schemars(inner(range(min = 1, max = 255)))]
+    pub success_codes: Vec<i32>,
+    /// Exit codes by which the program says that another attempt is of no use: not restarted, whatever the policy.
+    #[schemars(inner(range(min = 1, max = 255)))]
+    pub fatal_codes: Vec<i32>,
 }
 
 /// When a program that ended is started again.
@@ -316,6 +322,8 @@ impl Default for RestartSpec {
             backoff: BackoffSpec::default(),
             limit: LimitSpec::default(),
             reset_after: Millis::secs(60),
+            success_codes: Vec::new(),
+            fatal_codes: Vec::new(),
         }
     }
 }
@@ -419,6 +427,9 @@ pub struct Dependency {
     /// How far it must have come.
     #[serde(default)]
     pub condition: DependencyCondition,
+    /// Whether this one is restarted when the other one was: for a program that cannot bear to lose it. By default it is left alone.
+    #[serde(default)]
+    pub restart: bool,
 }
 
 /// How far a dependency must have come.
