@@ -39,12 +39,14 @@ class Tools:
         return (done.stdout or done.stderr).strip()
 
     def env(self, more):
-        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "LANG")}
+        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG")}
         return keep | more
 
     def package(self, name):
         debs = sorted((self.home / "deb").glob(f"{name}_*.deb"))
-        return debs[-1].name.split("_")[1] if debs else ""
+        if debs:
+            return debs[-1].name.split("_")[1]
+        return self.text(["dpkg-query", "-W", "-f", "${Version}", name])
 
     def pip(self, name):
         for line in self.text([str(self.home / "py/bin/pip"), "list", "--format", "freeze"]).splitlines():

@@ -163,7 +163,7 @@ class S6(Peer):
     notify = False
 
     def missing(self):
-        return None if self.tools.has("s6-svscan") else "the packages s6, libs6, libskarnet could not be had"
+        return None if self.tools.has("s6-svscan") else "the package s6 is not installed, which needs root"
 
     def version(self):
         return self.tools.package("s6")
@@ -262,8 +262,8 @@ class Systemd(Peer):
 
 
 class SystemdQuick(Systemd):
-    name = "systemd --user, RestartSec=1ms"
-    pause = "1ms"
+    name = "systemd --user, RestartSec=0"
+    pause = "0"
 
 
 class Supervisord(Peer):
