@@ -46,7 +46,8 @@ class Tools:
         debs = sorted((self.home / "deb").glob(f"{name}_*.deb"))
         if debs:
             return debs[-1].name.split("_")[1]
-        return self.text(["dpkg-query", "-W", "-f", "${Version}", name])
+        done = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True)
+        return done.stdout.strip()
 
     def pip(self, name):
         for line in self.text([str(self.home / "py/bin/pip"), "list", "--format", "freeze"]).splitlines():
