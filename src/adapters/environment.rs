@@ -93,6 +93,11 @@ impl Environment {
         self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// What modules would get of our environment if it were set.
+    pub fn unset(&self) -> impl Iterator<Item = &'static str> {
+        INHERITED.into_iter().filter(|name| self.get(name).is_none())
+    }
+
     /// The facts about where we run, for the engine.
     pub fn place(&self, state: PathBuf) -> Place {
         let pair = |name: &str| Some((name.to_owned(), self.get(name)?.to_owned()));

@@ -466,7 +466,11 @@ impl Link {
 
 /// A task of its own, so that a request whose caller lost interest is still written whole.
 async fn write_lines(mut write: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>, waiting: Waiting) {
-    while let Some(line) = queue.recv().await {
+    while let Some(mut line) = queue.recv().await {
+        // What else waits goes with it; the keeper then reads many requests at once.
+        while let Ok(next) = queue.try_recv() {
+            line.extend_from_slice(&next);
+        }
         if write.write_all(&line).await.is_err() {
             break;
         }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
 
 use super::names::{self, Target};
-use crate::model::id::KindName;
+use crate::model::id::{KindName, Name};
 use crate::model::unit::Millis;
 
 /// Trues up one machine to a folder of YAML.
@@ -111,6 +111,8 @@ pub enum Command {
     Restart(Restart),
     /// Stop every module in reverse order of dependency, then the keeper
     Down(Down),
+    /// Run the daemon of this tree as a service of systemd
+    Service(Service),
     /// Explain a field of a manifest, or the code of a problem
     Explain(Explain),
     /// Print the JSON Schema of manifests, for editors
@@ -302,6 +304,62 @@ pub struct Down {
     /// How long to wait until everything has stopped; then it exits with 6
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Millis,
+}
+
+/// Arguments of `service`.
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_long_help = "\
+Examples:
+  trueup service install --dry-run     show the unit and the commands
+  trueup service install               for the machine as root, otherwise for this user
+  trueup service install --name lab -f lab/manifests
+  trueup service status
+  trueup service uninstall             modules run on; 'trueup down' stops them")]
+pub struct Service {
+    #[command(subcommand)]
+    pub verb: ServiceVerb,
+}
+
+/// What is done with the unit.
+#[derive(Debug, Subcommand)]
+pub enum ServiceVerb {
+    /// Write the unit, enable it and start it; again, and nothing changes
+    ///
+    /// PATH, HOME, LANG and the like are written into the unit as they are here, because modules get them: a daemon that had
+    /// others would restart every module.
+    #[command(after_long_help = "\
+Examples:
+  trueup service install
+  trueup service install --user --dry-run")]
+    Install(Unit),
+    /// Stop the daemon and remove the unit; modules run on
+    #[command(after_long_help = "Examples:\n  trueup service uninstall")]
+    Uninstall(Unit),
+    /// Show whether the unit is installed, as it would be written, enabled and active
+    #[command(after_long_help = "Examples:\n  trueup service status -o json")]
+    Status(Unit),
+}
+
+/// Which unit.
+#[derive(Args, Debug)]
+pub struct Unit {
+    /// A service of this user [default, unless root]
+    #[arg(long, conflicts_with = "system")]
+    pub user: bool,
+    /// A service of the machine [default for root]
+    #[arg(long)]
+    pub system: bool,
+    /// For a second tree: the unit is trueup-NAME.service instead of trueup.service
+    #[arg(long, value_name = "NAME", value_parser = unit_name)]
+    pub name: Option<Name>,
+    /// Print the unit and the commands; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn unit_name(text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|_| "a name is lower-case letters, digits and '-', at most 63 of them".to_owned())
 }
 
 /// Arguments of `explain`.

@@ -134,12 +134,34 @@ pub trait Control {
     fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome>;
 }
 
+/// What `service` writes into a unit, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// This binary, absolute.
+    pub binary: PathBuf,
+    /// Where this user's settings are, if that is known.
+    pub config_home: Option<PathBuf>,
+    /// Takes the place of the folder of units.
+    pub units: Option<PathBuf>,
+    /// The folder that is there when the machine was started by systemd.
+    pub systemd: PathBuf,
+    /// What modules get of our environment.
+    pub environment: Vec<(String, String)>,
+    /// What they would get if it were set.
+    pub unset: Vec<String>,
+}
+
 /// What the binary puts behind the commands.
 pub trait Wiring {
     /// The wall clock.
     fn now(&self) -> Timestamp;
     /// Builds the engine's face for this place. Takes no lock yet.
     fn control<'a>(&'a self, place: &'a Place) -> Answer<'a, Box<dyn Control + 'a>>;
+    /// Where we are, for `service`.
+    ///
+    /// # Errors
+    /// When the path of this binary is not known.
+    fn surroundings(&self) -> Result<Surroundings, Failure>;
     /// Is the keeper of this state folder until it is told to end.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod plan;
 mod reconcile;
 mod restart;
 mod schema;
+mod service;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -104,7 +105,7 @@ fn looks_at_tree(command: &Command) -> bool {
     match command {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
         C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
-        C::Keeper(_) | C::Demo(_) => false,
+        C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
     }
 }
 
@@ -115,6 +116,7 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
         Command::Init(args) => init::run(&args, &place, screen),
         Command::Explain(args) => explain::run(&args, screen),
         Command::Schema(args) => schema::run(&args, screen),
+        Command::Service(args) => service::run(&args, &place, wiring.surroundings(), screen),
         Command::Completions(args) => completions::run(&args, screen),
         Command::Logs(args) if !args.follow => logs::print(&args, &place, wiring.now(), screen),
         Command::Keeper(_) if cli.global.state.is_none() => Err(Failure::new(Exit::Usage, "keeper needs --state DIR")),

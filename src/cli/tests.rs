@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::args::Cli;
 use super::engine::{
-    Answer, Control, Ended, EventRequest, Outcome, Place, PlanOptions, ReconcileOptions, Refusal, Sink, Wiring,
+    Answer, Control, Ended, EventRequest, Outcome, Place, PlanOptions, ReconcileOptions, Refusal, Sink, Surroundings,
+    Wiring,
 };
 use super::exit::Failure;
 use super::interrupt::{Cancel, CancelTrigger, Interrupts, Stop, cancel};
@@ -127,6 +128,9 @@ impl Wiring for Pretend {
     fn control<'a>(&'a self, _: &'a Place) -> Answer<'a, Box<dyn Control + 'a>> {
         let face: Box<dyn Control + 'a> = Box::new(Face(self));
         Box::pin(async { Ok(face) })
+    }
+    fn surroundings(&self) -> Result<Surroundings, Failure> {
+        Ok(Surroundings::default())
     }
     fn keeper(&self, state: &Path, _: bool) -> Result<Exit, Failure> {
         self.told.borrow_mut().push(format!("keeper {}", state.display()));

@@ -4,6 +4,7 @@ mod bell;
 mod build;
 mod control;
 mod emit;
+mod pulse;
 mod serve;
 mod socket;
 mod verbs;
@@ -12,7 +13,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::adapters::clock::SystemClock;
-use crate::cli::engine::{Answer, Control, Place, Wiring};
+use crate::adapters::environment::{self, Environment};
+use crate::cli::engine::{Answer, Control, Place, Surroundings, Wiring};
 use crate::cli::exit::Failure;
 use crate::demo as modules;
 use crate::keeper::{self, KeeperError};
@@ -44,6 +46,20 @@ impl Wiring for Real {
         Box::pin(async move {
             let control: Box<dyn Control + 'a> = Box::new(control::Local::new(place.clone()));
             Ok(control)
+        })
+    }
+
+    fn surroundings(&self) -> Result<Surroundings, Failure> {
+        let own = Environment::of_process();
+        let place = own.place(std::path::PathBuf::new());
+        let folder = |name: &str| own.get(name).map(std::path::PathBuf::from);
+        Ok(Surroundings {
+            binary: environment::own_binary().map_err(anyhow::Error::from)?,
+            config_home: own.config_home(),
+            units: folder("TRUEUP_UNITS"),
+            systemd: folder("TRUEUP_SYSTEMD").unwrap_or_else(|| "/run/systemd/system".into()),
+            environment: std::iter::once(("PATH".to_owned(), place.path)).chain(place.inherited).collect(),
+            unset: own.unset().map(str::to_owned).collect(),
         })
     }
 

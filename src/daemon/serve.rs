@@ -4,6 +4,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::bell::Ringer;
 use super::emit::{self, Shown};
+use super::pulse::Pulse;
 use super::verbs::{Reply, Verb};
 use crate::cli::engine::Outcome;
 use crate::engine::report::Report;
@@ -62,6 +63,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
     let mut totals = Totals::from(clock.now());
     let mut ticks: u64 = 0;
     let mut ready = false;
+    let mut pulse = Pulse::asked(clock.now());
     loop {
         let mut kick = false;
         while let Ok(client) = clients.try_recv() {
@@ -86,7 +88,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             Ok(report) => report,
             Err(error) => {
                 failed(&error, &mut waiting);
-                if bell.wait(AFTER_FAILURE).await == Rang::Cancelled {
+                if pulse.wait(bell, &*clock, AFTER_FAILURE).await == Rang::Cancelled {
                     return EndedBy::Cancel(Outcome::default());
                 }
                 continue;
@@ -105,6 +107,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             totals = Totals::from(clock.now());
         }
         if let Some(down) = answer(&mut waiting, &report, clock.now()) {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             return down;
         }
         ticks += 1;
@@ -115,7 +118,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         let pause = report.next.unwrap_or(interval);
         let pause = waiting.iter().map(|w| left(w, clock.now())).fold(pause, Millis::min);
         // Asked even when there is no time to wait: a chain of steps must not hide a request to end.
-        if bell.wait(pause).await == Rang::Cancelled {
+        if pulse.wait(bell, &*clock, pause).await == Rang::Cancelled {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             let summary = totals.summary(&report, clock.now());
             return EndedBy::Cancel(emit::outcome(Verdict::Cancelled, &report, summary));

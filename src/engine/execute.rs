@@ -1,6 +1,7 @@
 //! Does the steps of a checked plan: begin (journal and claim), effect, finish (record and event). No decisions here.
 
 use std::collections::BTreeSet;
+use std::task::Poll;
 
 use super::look::{self, Looked};
 use super::{Engine, EngineError, Sink};
@@ -14,6 +15,7 @@ use crate::model::digest::Digest;
 use crate::model::event::Event;
 use crate::model::id::{ResourceId, StepId};
 use crate::model::output::{OutcomeWord, StepLine};
+use crate::model::time::Tick;
 use crate::model::unit::Millis;
 use crate::plan::{self, CheckedPlan, Claim, Step, record_of};
 use crate::ports::Hand;
@@ -22,6 +24,9 @@ use crate::ports::store::{Begin, Finish, Owned, Then};
 
 /// So many steps are journalled and done at once; the rest follows in the next tick. It bounds what a crash leaves open.
 const STEPS_PER_TICK: usize = 1_000;
+
+/// So many effects are under way at once. Enough that the keeper never waits for us; more would only wait in its socket.
+const IN_FLIGHT: usize = 64;
 
 /// What came of a plan.
 #[derive(Default)]
@@ -67,36 +72,57 @@ impl Engine {
         self.world.store.begin(&begins)?;
         let mut finishes = Vec::new();
         let mut failed: BTreeSet<ResourceId> = BTreeSet::new();
-        for ((step, id), begun) in todo.iter().zip(&begins) {
+        let mut rest = todo.iter().zip(&begins).collect::<Vec<_>>();
+        while !rest.is_empty() {
+            let now: Vec<_> = rest.drain(..together(&rest)).collect();
             let started = self.world.clock.now();
-            let outcome = if failed.contains(&step.resource) {
-                Outcome::Retry("an earlier step on it failed".to_owned())
-            } else {
-                act(&Hand::new(&self.world), step).await
-            };
-            let took = self.world.clock.now() - started;
-            let (word, message) = describe(&outcome);
-            if !matches!(word, OutcomeWord::Changed | OutcomeWord::Already) {
-                failed.insert(step.resource.clone());
-            } else if let Action::Service(ServiceAction::Restart { .. } | ServiceAction::Spawn(_)) = step.action {
-                self.memory.requested.remove(&step.resource.name);
+            let outcomes = self.act_together(now.iter().map(|((step, _), _)| *step), &failed).await;
+            // They were sent off together, so what one took is counted from the end of the one before it.
+            let mut last = started;
+            for (((step, id), begun), (outcome, ended)) in now.into_iter().zip(outcomes) {
+                let took = ended - last;
+                last = last.max(ended);
+                let (word, message) = describe(&outcome);
+                if !matches!(word, OutcomeWord::Changed | OutcomeWord::Already) {
+                    failed.insert(step.resource.clone());
+                } else if let Action::Service(ServiceAction::Restart { .. } | ServiceAction::Spawn(_)) = step.action {
+                    self.memory.requested.remove(&step.resource.name);
+                }
+                let failure = failed.contains(&step.resource).then(|| message.clone());
+                let dice = self.world.dice.roll();
+                self.memory.tried(&step.resource, step.action.word(), &key(step), failure, started, dice);
+                let mut line = step.line(word);
+                line.message.clone_from(&message);
+                line.duration_ms = took.0;
+                sink(&line);
+                executed.done.push(line);
+                let then = then(step, &outcome, begun.claim.as_ref(), looked);
+                if matches!(then, Then::Release(_)) {
+                    executed.released.insert(step.resource.clone());
+                }
+                finishes.push(self.finish(step, id, word, message, then));
             }
-            let failure = failed.contains(&step.resource).then(|| message.clone());
-            let dice = self.world.dice.roll();
-            self.memory.tried(&step.resource, step.action.word(), &key(step), failure, started, dice);
-            let mut line = step.line(word);
-            line.message.clone_from(&message);
-            line.duration_ms = took.0;
-            sink(&line);
-            executed.done.push(line);
-            let then = then(step, &outcome, begun.claim.as_ref(), looked);
-            if matches!(then, Then::Release(_)) {
-                executed.released.insert(step.resource.clone());
-            }
-            finishes.push(self.finish(step, id, word, message, then));
         }
         self.world.store.finish(&finishes)?;
         Ok(executed)
+    }
+
+    /// Begins these steps in their order, and waits for all of them: the keeper has the next one at hand when it is done with one.
+    async fn act_together<'a>(
+        &self,
+        steps: impl Iterator<Item = &'a Step>,
+        failed: &BTreeSet<ResourceId>,
+    ) -> Vec<(Outcome, Tick)> {
+        let hand = Hand::new(&self.world);
+        let act = async |step: &Step| {
+            let outcome = if failed.contains(&step.resource) {
+                Outcome::Retry("an earlier step on it failed".to_owned())
+            } else {
+                act(&hand, step).await
+            };
+            (outcome, self.world.clock.now())
+        };
+        all(steps.map(act)).await
     }
 
     fn finish(&self, step: &Step, id: &StepId, word: OutcomeWord, message: String, then: Then) -> Finish {
@@ -113,6 +139,28 @@ impl Engine {
         let outcome = serde_json::to_value(word).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         Finish { step: id.clone(), outcome, message, at, then, event }
     }
+}
+
+/// How many of the first steps may be under way together: none of them on the resource of another.
+fn together(steps: &[(&(&Step, StepId), &Begin)]) -> usize {
+    let mut resources = BTreeSet::new();
+    let fresh = steps.iter().take(IN_FLIGHT).take_while(|((step, _), _)| resources.insert(&step.resource));
+    fresh.count()
+}
+
+/// Polls in order until every one has answered; the answers are in the same order.
+async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut going: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        for (future, answer) in going.iter_mut().filter(|(_, answer)| answer.is_none()) {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                *answer = Some(value);
+            }
+        }
+        if going.iter().all(|(_, answer)| answer.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    going.into_iter().filter_map(|(_, answer)| answer).collect()
 }
 
 async fn act(hand: &Hand<'_>, step: &Step) -> Outcome {

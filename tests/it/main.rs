@@ -13,6 +13,7 @@ mod manifests;
 mod read;
 mod real;
 mod schemas;
+mod service;
 mod sim;
 mod stage;
 mod tidy;
