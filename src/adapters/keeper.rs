@@ -414,7 +414,7 @@ impl Keeper for KeeperClient {
         again: bool,
     ) -> Answer<'a, Result<Unit, PortError>> {
         let launch = WireLaunch::from(launch);
-        let verb = Verb::Ensure { unit: name.clone(), launch, policy: policy.clone(), again };
+        let verb = Verb::Ensure { unit: name.clone(), launch: Box::new(launch), policy: policy.clone(), again };
         Box::pin(async move {
             match self.act(verb).await? {
                 Said::Unit(unit) => Ok(*unit),

@@ -329,7 +329,7 @@ impl Server {
             }
             Verb::List => return Ok(Said::Units(self.units.list())),
             Verb::Ensure { unit, launch, policy, again } => {
-                let seen = self.units.ensure(&unit, launch, policy, again);
+                let seen = self.units.ensure(&unit, *launch, policy, again);
                 let seen = seen.ok_or_else(|| Refusal::Retry("the unit is gone".to_owned()))?;
                 return Ok(Said::Unit(Box::new(seen)));
             }

@@ -211,6 +211,7 @@ impl World {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a knob of the test itself")]
 fn no_sequence_of_events_breaks_a_rule() {
     let depth = std::env::var("TABLE_DEPTH").ok().and_then(|n| n.parse().ok()).unwrap_or(DEPTH);
     let mut frontier = vec![World::new()];

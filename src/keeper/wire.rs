@@ -37,7 +37,7 @@ pub enum Verb {
     List,
     Ensure {
         unit: Name,
-        launch: WireLaunch,
+        launch: Box<WireLaunch>,
         policy: Policy,
         again: bool,
     },

@@ -24,6 +24,7 @@ struct Life {
     deeds: BTreeMap<&'static str, u32>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a knob of the test itself")]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -153,6 +154,7 @@ impl Life {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the seed of a failure must be seen")]
 fn whatever_is_killed_nothing_runs_twice_and_no_word_is_lost() {
     let seed = number("CHAOS_SEED", u64::from(std::process::id()));
     let seconds = number("CHAOS_SECONDS", SECONDS);
