@@ -155,6 +155,7 @@ impl Life {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the seed of a failure must be seen")]
+#[expect(clippy::disallowed_methods, reason = "a story in real time")]
 fn whatever_is_killed_nothing_runs_twice_and_no_word_is_lost() {
     let seed = number("CHAOS_SEED", u64::from(std::process::id()));
     let seconds = number("CHAOS_SECONDS", SECONDS);
