@@ -1,7 +1,7 @@
 //! Probes, one tokio task each. They run on the engine's thread (`spawn_local`: a `LocalSet` or a
 //! `LocalRuntime`), so looking at a verdict is reading a cell.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
@@ -21,9 +21,15 @@ use crate::model::unit::Millis;
 use crate::ports::Answer;
 use crate::ports::probes::{Ask, Probe, Probes, Role, Verdict};
 
-/// The shortest pause between attempts on a module that is starting. A refused connection costs some 50 microseconds, so
-/// this is at most one percent of a core.
+/// The pause between attempts on a module that is starting, when many are. A refused connection costs some 50 microseconds, so
+/// this is at most one percent of a core for each.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The shortest pause, when few are: whoever waits for one module waits for nothing else.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// What each starting module adds to the pause of all: together they cost at most a tenth of a core.
+const PAUSE_FOR_EACH: Duration = Duration::from_micros(500);
 
 /// Attempts on a starting module come at least this often while it is [`YOUNG`]: nobody who waits for it notices 100 ms then.
 const YOUNG_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +46,24 @@ pub struct TokioProbes {
     running: RefCell<BTreeMap<(Name, Role), Running>>,
     /// Told whenever a probe has an answer or is gone.
     answers: Rc<Notify>,
+    /// How many probes still wait for their first good answer.
+    starting: Rc<Cell<u32>>,
+}
+
+/// One probe that waits for its first good answer.
+struct Starting(Rc<Cell<u32>>);
+
+impl Starting {
+    fn new(all: &Rc<Cell<u32>>) -> Self {
+        all.set(all.get() + 1);
+        Self(Rc::clone(all))
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// A probe at work. Dropping it ends its task and whatever command that has running.
@@ -67,14 +91,17 @@ struct Known {
 
 impl TokioProbes {
     pub fn new(wake: Wake) -> Self {
-        Self { wake, running: RefCell::default(), answers: Rc::default() }
+        Self { wake, running: RefCell::default(), answers: Rc::default(), starting: Rc::default() }
     }
 
     fn start(&self, pid: u32, probe: &Probe) -> Running {
         let known = Rc::new(RefCell::new(Known::new()));
         let (task_probe, task_known) = (probe.clone(), Rc::clone(&known));
         let (wake, answers) = (Rc::clone(&self.wake), Rc::clone(&self.answers));
-        let task = tokio::task::spawn_local(async move { attempts(&task_probe, &task_known, &*wake, &answers).await });
+        let starting = Rc::clone(&self.starting);
+        let task = tokio::task::spawn_local(async move {
+            attempts(&task_probe, &task_known, &*wake, &answers, &starting).await;
+        });
         Running { pid, probe: probe.clone(), known, task: task.abort_handle() }
     }
 }
@@ -159,16 +186,26 @@ impl Known {
 }
 
 /// Asks for ever. Ends by being aborted.
-async fn attempts(probe: &Probe, known: &RefCell<Known>, wake: &dyn Fn(), answers: &Notify) {
+async fn attempts(
+    probe: &Probe,
+    known: &RefCell<Known>,
+    wake: &dyn Fn(),
+    answers: &Notify,
+    all_starting: &Rc<Cell<u32>>,
+) {
     let born = Instant::now();
     sleep(probe.delay.into()).await;
     let start = Instant::now();
     // A module that does not live is no reason to hurry.
     let mut was_good = probe.role == Role::Liveness;
+    let mut starting = (!was_good).then(|| Starting::new(all_starting));
     loop {
         let answer = attempt(&probe.ask, probe.timeout).await;
         let changed = known.borrow_mut().take(answer, probe, born.elapsed());
         was_good |= known.borrow().verdict == Verdict::Good;
+        if was_good || start.elapsed() >= YOUNG {
+            starting = None;
+        }
         answers.notify_waiters();
         if changed {
             wake();
@@ -176,18 +213,24 @@ async fn attempts(probe: &Probe, known: &RefCell<Known>, wake: &dyn Fn(), answer
         if probe.role == Role::Startup && was_good {
             return;
         }
-        sleep(pause(was_good, start.elapsed(), probe.period.into())).await;
+        let others = if matches!(probe.ask, Ask::Exec { .. }) { None } else { starting.as_ref().map(|s| s.0.get()) };
+        sleep(pause(was_good, start.elapsed(), probe.period.into(), others)).await;
     }
 }
 
 /// How long to wait for the next attempt. A module that is starting is asked so often that its readiness is seen with at
-/// most five percent of delay; after [`YOUNG`] the share falls to one percent, and the pause grows up to the period.
-fn pause(was_good: bool, age: Duration, period: Duration) -> Duration {
+/// most five percent of delay, and less when few are starting (`starting`; a command is never hurried, it costs a process).
+/// After [`YOUNG`] the share falls to one percent, and the pause grows up to the period.
+fn pause(was_good: bool, age: Duration, period: Duration, starting: Option<u32>) -> Duration {
     if was_good {
         // A period of zero would be a busy loop.
         return period.max(FIRST_PAUSE);
     }
-    if age < YOUNG { (age / 20).clamp(FIRST_PAUSE, YOUNG_PAUSE) } else { (age / 100).min(period).max(YOUNG_PAUSE) }
+    if age >= YOUNG {
+        return (age / 100).min(period).max(YOUNG_PAUSE);
+    }
+    let usual = (age / 20).clamp(FIRST_PAUSE, YOUNG_PAUSE);
+    starting.map_or(usual, |n| SHORTEST_PAUSE.max(PAUSE_FOR_EACH * n).max(age / 100).min(usual))
 }
 
 async fn attempt(ask: &Ask, at_most: Millis) -> Result<(), String> {

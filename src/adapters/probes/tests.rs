@@ -334,8 +334,12 @@ fn attempts_are_dense_at_first_and_follow_the_period_in_the_end() {
         (3_600_000, 5_000, 5_000),
         (3_600_000, 20, 100),
     ] {
-        assert_eq!(pause(false, ms(age), ms(period)), ms(wanted), "age {age}, period {period}");
+        assert_eq!(pause(false, ms(age), ms(period), None), ms(wanted), "age {age}, period {period}");
     }
-    assert_eq!(pause(true, ms(1), ms(5_000)), ms(5_000));
-    assert_eq!(pause(true, ms(1), ms(0)), FIRST_PAUSE);
+    assert_eq!(pause(true, ms(1), ms(5_000), None), ms(5_000));
+    assert_eq!(pause(true, ms(1), ms(0), None), FIRST_PAUSE);
+    // Few are hurried, many are not, and none more than its age allows.
+    for (age, starting, wanted) in [(10, 1, 1), (10, 4, 2), (10, 100, 5), (1_000, 1, 10), (1_000, 1_000, 50)] {
+        assert_eq!(pause(false, ms(age), ms(5_000), Some(starting)), ms(wanted), "age {age}, {starting} starting");
+    }
 }
