@@ -13,5 +13,10 @@ fn main() -> ExitCode {
     {
         return ExitCode::from(daemon::demo(rest));
     }
+    if let [first, rest @ ..] = words.as_slice()
+        && first == daemon::BECOME
+    {
+        return ExitCode::from(daemon::become_program(rest));
+    }
     cli::main(&daemon::Real)
 }

@@ -10,6 +10,8 @@ pub mod files;
 pub mod keeper;
 /// The kernel lock on a state folder.
 pub mod lock;
+/// Users, rights and cgroups of this machine.
+pub mod machine;
 /// Readiness probes on tokio tasks.
 pub mod probes;
 /// services.json in the home of the modules.

@@ -9,6 +9,7 @@ use crate::adapters::environment::{self, Environment};
 use crate::adapters::files::TreeFiles;
 use crate::adapters::keeper::KeeperClient;
 use crate::adapters::lock;
+use crate::adapters::machine::ThisMachine;
 use crate::adapters::probes::TokioProbes;
 use crate::adapters::registry::FileRegistry;
 use crate::adapters::secrets::ProcessSecrets;
@@ -74,6 +75,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         dice: Rc::new(SystemDice::new()),
         files: Rc::new(TreeFiles::new(manifests, here)),
         keeper: keeper.clone(),
+        machine: Rc::new(ThisMachine::new(&place.state)),
         sockets: Rc::new(ProcSockets::new()),
         registry: Rc::new(FileRegistry),
         secrets: Rc::new(ProcessSecrets::new(environment, clock, SECRET_TTL)),

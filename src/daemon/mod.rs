@@ -37,6 +37,14 @@ pub fn demo(args: &[OsString]) -> u8 {
     modules::run(&args)
 }
 
+/// The hidden command by which the keeper starts a program with rights and limits of its own.
+pub const BECOME: &str = keeper::becoming::WORD;
+
+/// Becomes that program; returns only when that failed, with the exit code to end with.
+pub fn become_program(words: &[OsString]) -> u8 {
+    keeper::becoming::run(words)
+}
+
 impl Wiring for Real {
     fn now(&self) -> Timestamp {
         SystemClock.wall()

@@ -1,19 +1,25 @@
 //! The units: feeds events to the restart table and does what it says.
 
+mod hearing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal};
 
+use super::cgroup::{self, Leaf, Rooms};
 use super::diary::Diary;
+use super::group::Group;
 use super::handover::{Files, WrittenGroup, WrittenUnit};
+use super::hold::Hold;
+use super::left::Whose;
 use super::logs::{Output, Shared, Trouble};
 use super::marks::{self, Mark};
-use super::notify::{Address, Notices, Word};
-use super::spawn::{self, Limits};
+use super::notify::{self, Address, Notices};
+use super::spawn::{self, Limits, Spawned, Start};
 use super::strays::{self, Found};
 use super::table::{Effect, Event, KILL_AGAIN, Place, State};
 use super::wire::{Refusal, WireLaunch};
@@ -47,6 +53,10 @@ pub(super) enum Source {
     Notice {
         slot: u32,
     },
+    /// A process on its way to become its program.
+    Way {
+        slot: u32,
+    },
 }
 
 /// The folders of a state folder.
@@ -67,19 +77,10 @@ struct Slot {
     /// What it last said of itself.
     status: Option<String>,
     timer: Option<Tick>,
+    hold: Hold,
     /// As last written and last shown, to write and tell only what changed.
     mark: Option<Mark>,
     shown: Option<Unit>,
-}
-
-/// A process group of a unit.
-struct Group {
-    pid: u32,
-    start_ticks: u64,
-    session: u32,
-    /// Set for a process that is not our child: the only way to learn of its end.
-    pidfd: Option<OwnedFd>,
-    leader_gone: bool,
 }
 
 struct Stray {
@@ -95,6 +96,8 @@ pub(super) struct Units {
     state_id: String,
     boot_id: String,
     limits: Limits,
+    /// Or why there are none.
+    rooms: Result<Rooms, String>,
     shared: Shared,
     pub(super) diary: Diary,
     epoll: OwnedFd,
@@ -122,8 +125,11 @@ impl Units {
         limits: Limits,
         diary: Diary,
     ) -> io::Result<Self> {
+        let state_id = marks::state_id(&folders.state);
+        let rooms = cgroup::find(std::process::id()).map(|base| Rooms::new(base, &state_id));
         Ok(Self {
-            state_id: marks::state_id(&folders.state),
+            state_id,
+            rooms,
             boot_id: find::boot_id(),
             folders,
             limits,
@@ -146,6 +152,9 @@ impl Units {
 
     /// Takes over what an earlier keeper left: first what it wrote down, then what it had no time to write down.
     pub(super) fn adopt(&mut self) -> io::Result<()> {
+        if let Ok(Err(cause)) = self.rooms.as_ref().map(Rooms::leave_units) {
+            self.diary.note(&format!("the keeper stays in the cgroup that it was started in: {cause}"));
+        }
         let (marks, bad) = marks::read(&self.folders.state)?;
         for path in bad {
             self.diary.note(&format!("{} is no mark and is left alone", path.display()));
@@ -153,7 +162,15 @@ impl Units {
         for mark in marks {
             let (state, effects) = mark.state(&self.boot_id, clock::now());
             let id = self.insert(&mark.unit, state);
-            self.slots.entry(id).and_modify(|slot| slot.mark = Some(mark.clone()));
+            let leaf = mark.cgroup.as_deref().and_then(Leaf::at);
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.mark = Some(mark.clone());
+                if let Some(leaf) = leaf.as_ref().filter(|_| !slot.state.alive()) {
+                    // Its leader was gone already when the earlier keeper ended.
+                    leaf.kill();
+                }
+                slot.hold = Hold::again(leaf);
+            }
             if let Some(process) = &mark.process {
                 let lives = mark.living(&self.boot_id).is_some();
                 self.take_over(id, process, mark.session, !lives);
@@ -175,7 +192,7 @@ impl Units {
             return self.add_stray(found);
         }
         let now = clock::now();
-        let process = Process { pid: found.pid, start_ticks: found.stat.start_ticks, started: started(&found) };
+        let process = Process { pid: found.pid, start_ticks: found.stat.start_ticks, started: found.started() };
         let policy = id.and_then(|id| self.slots.get(&id)).map(|s| s.state.policy.clone());
         let policy = policy.unwrap_or_else(marks::stopgap_policy);
         let adopted = State::adopted(found.digest.clone(), policy, process.clone(), now.tick);
@@ -189,6 +206,9 @@ impl Units {
             }
             None => self.insert(&found.unit, adopted),
         };
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.hold = Hold::again(Leaf::of(found.pid, &self.state_id, &found.unit));
+        }
         self.set_timer(id, None);
         self.diary.note(&format!("{}: found process {} by its mark and adopted it", found.unit, found.pid));
         self.take_over(id, &process, found.stat.session, false);
@@ -206,6 +226,7 @@ impl Units {
             notices: None,
             status: None,
             timer: None,
+            hold: Hold::default(),
             mark: None,
             shown: None,
         };
@@ -218,7 +239,7 @@ impl Units {
     fn take_over(&mut self, id: u32, process: &Process, session: u32, leader_gone: bool) {
         self.open_output(id);
         self.open_notices(id);
-        let pidfd = if leader_gone { None } else { pidfd(process) };
+        let pidfd = if leader_gone { None } else { find::pidfd(process.pid, process.start_ticks) };
         let mut gone = leader_gone;
         if let Some(fd) = &pidfd {
             let data = EventData::new_u64((self.token)(Source::Leader { slot: id }));
@@ -236,8 +257,7 @@ impl Units {
     }
 
     fn add_stray(&mut self, found: Found) {
-        let process = Process { pid: found.pid, start_ticks: found.stat.start_ticks, started: Timestamp(0) };
-        let Some(fd) = pidfd(&process) else { return };
+        let Some(fd) = find::pidfd(found.pid, found.stat.start_ticks) else { return };
         let data = EventData::new_u64((self.token)(Source::Stray { pid: found.pid }));
         if epoll::add(&self.epoll, &fd, data, EventFlags::IN).is_err() {
             return;
@@ -252,13 +272,7 @@ impl Units {
         let mut written = Vec::new();
         let mut files = Vec::new();
         for slot in self.slots.values() {
-            let group = slot.group.as_ref().map(|group| WrittenGroup {
-                pid: group.pid,
-                start_ticks: group.start_ticks,
-                session: group.session,
-                leader_gone: group.leader_gone,
-                child: self.children.contains_key(&group.pid),
-            });
+            let group = slot.group.as_ref().map(|group| group.written(self.children.contains_key(&group.pid)));
             written.push(WrittenUnit {
                 name: slot.name.clone(),
                 state: slot.state.clone(),
@@ -267,7 +281,9 @@ impl Units {
                 status: slot.status.clone(),
                 timer: slot.timer,
                 unfinished: slot.output.as_ref().map(Output::unfinished).unwrap_or_default(),
+                hold: slot.hold.written(),
             });
+            files.extend(slot.hold.way().map(|way| (format!("{}/way", slot.name), way)));
             if let Some(output) = &slot.output {
                 let [out, err] = output.fds();
                 files.extend([(format!("{}/out", slot.name), out), (format!("{}/err", slot.name), err)]);
@@ -285,10 +301,13 @@ impl Units {
             let id = self.insert(&unit.name, unit.state);
             let (run, logs) = (self.folders.run.clone(), self.folders.logs.clone());
             let mut file = |what: &str| files.remove(&format!("{}/{what}", unit.name));
-            let (fifos, socket) = (file("out").zip(file("err")), file("notify"));
+            let (fifos, socket, way) = (file("out").zip(file("err")), file("notify"), file("way"));
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.launch = unit.launch.map(Launch::from);
             slot.status = unit.status;
+            slot.hold = Hold::taken_over(unit.hold, way);
+            watch_way(&self.epoll, slot, (self.token)(Source::Way { slot: id }));
+            let reached = notify::reached(slot.launch.as_ref(), slot.state.process());
             if let Some((out, err)) = fifos {
                 let policy = &slot.state.policy;
                 slot.output = Some(Output::taken_over(&run, &logs, &unit.name, policy, [out, err], unit.unfinished));
@@ -297,7 +316,7 @@ impl Units {
             if let Some(socket) = socket {
                 self.watch_notices(
                     id,
-                    Notices::taken_over(socket, Address::of(&run, &self.state_id, &unit.name, true)),
+                    Notices::taken_over(socket, Address::of(&run, &self.state_id, &unit.name, reached)),
                 );
             }
             self.set_timer(id, unit.timer);
@@ -373,20 +392,17 @@ impl Units {
             let mark = format!("{}/{}/{}", self.state_id, slot.name, launch.digest);
             let socket = slot.notices.as_ref().map(|notices| notices.address().variable());
             let notify = socket.zip(slot.state.policy.notify.as_ref());
-            spawn::spawn(
-                launch,
-                &mark,
-                notify,
-                ends,
-                self.shared.null(),
-                &self.limits,
-                Timestamp(clock::wall().as_millisecond()),
-            )
+            let message = slot.hold.prepare(self.rooms.as_ref(), &slot.name, launch, &slot.state.policy.ceilings)?;
+            let wall = Timestamp(clock::wall().as_millisecond());
+            let start = Start { launch, mark: &mark, notify, message: message.as_ref() };
+            spawn::spawn(&start, ends, self.shared.null(), &self.limits, wall)
         })();
         match result {
-            Ok((process, session)) => {
+            Ok(Spawned { process, session, way }) => {
                 let (pid, start_ticks) = (process.pid, process.start_ticks);
                 slot.status = None;
+                slot.hold.started(way);
+                watch_way(&self.epoll, slot, (self.token)(Source::Way { slot: id }));
                 slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone: false });
                 self.children.insert(pid, id);
                 Event::Spawned(process)
@@ -424,69 +440,23 @@ impl Units {
         }
     }
 
-    /// Opens the socket of a unit that speaks, and closes that of one that does not any more.
-    fn open_notices(&mut self, id: u32) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        if slot.state.policy.notify.is_none() {
-            slot.notices = None;
-            return;
-        }
-        if slot.notices.is_some() {
-            return;
-        }
-        let address = Address::of(&self.folders.run, &self.state_id, &slot.name, true);
-        match Notices::bind(address) {
-            Ok(notices) => self.watch_notices(id, notices),
-            Err(cause) => self.note(id, &format!("it cannot be heard (NOTIFY_SOCKET): {cause}")),
-        }
-    }
-
-    fn watch_notices(&mut self, id: u32, notices: Notices) {
-        let data = EventData::new_u64((self.token)(Source::Notice { slot: id }));
-        if let Err(cause) = epoll::add(&self.epoll, notices.fd(), data, EventFlags::IN) {
-            return self.note(id, &format!("it cannot be heard (NOTIFY_SOCKET): {cause}"));
-        }
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.notices = Some(notices);
-        }
-    }
-
-    /// A unit said something of itself.
-    fn noticed(&mut self, id: u32) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        let main = slot.state.process().map(|process| process.pid);
-        let words = slot.notices.as_ref().map(|notices| notices.read(main)).unwrap_or_default();
-        for word in words {
-            let event = match word {
-                Word::Ready => Event::Notified,
-                Word::Alive => Event::Alive,
-                Word::Extend(span) => Event::Extend(span),
-                Word::Trigger => Event::Unwell { pid: None, why: "it asked for it (WATCHDOG=trigger)".to_owned() },
-                Word::Status(status) => {
-                    if let Some(slot) = self.slots.get_mut(&id) {
-                        slot.status = Some(status);
-                    }
-                    continue;
-                }
-            };
-            self.feed(id, event);
-        }
-        self.settle(id);
-    }
-
-    /// Signals the group, if it is still ours: a process id may have been given to another one.
+    /// Signals the group and what else belongs to the unit.
     fn signal(&self, id: u32, signal: Signal) {
-        let Some(group) = self.slots.get(&id).and_then(|slot| slot.group.as_ref()) else { return };
-        let Some(pid) = Pid::from_raw(group.pid.cast_signed()) else { return };
-        // Our own child keeps its number until we have waited for it.
-        let own = !group.leader_gone && group.pidfd.is_none();
-        // So does any other, even as a zombie; and when it is gone for good, the rest of its group holds the number.
-        let sure = own
-            || find::stat(group.pid).is_some_and(|s| s.start_ticks == group.start_ticks)
-            || find::group_lives(group.pid, group.session);
-        if sure && rustix::process::kill_process_group(pid, signal).is_err() && !group.leader_gone {
-            // It left the group that it was started in.
-            let _ = rustix::process::kill_process(pid, signal);
+        let Some(slot) = self.slots.get(&id) else { return };
+        if let Some(group) = &slot.group {
+            group.signal(signal);
+        }
+        self.outside(slot).signal(signal);
+    }
+
+    /// What belongs to a unit beside its group.
+    fn outside<'a>(&'a self, slot: &'a Slot) -> Whose<'a> {
+        Whose {
+            state_id: &self.state_id,
+            unit: &slot.name,
+            group: slot.group.as_ref().map(|group| group.pid),
+            leaf: slot.hold.leaf(),
+            leaders: &self.children,
         }
     }
 
@@ -513,8 +483,12 @@ impl Units {
                 self.clear_at = None;
             }
         }
+        let over = matches!(slot.state.place, Place::Stopped | Place::Ended);
+        if over {
+            slot.hold.tidy();
+        }
         let session = slot.group.as_ref().map_or(0, |group| group.session);
-        let mark = Mark::of(&slot.name, &slot.state, &self.boot_id, session);
+        let mark = Mark::of(&slot.name, &slot.state, &self.boot_id, session, slot.hold.leaf());
         let mut trouble = None;
         if slot.mark.as_ref() != Some(&mark) {
             match marks::write(&self.folders.run, &mark) {
@@ -561,7 +535,8 @@ impl Units {
             let group = self.slots.get(&id).and_then(|slot| slot.group.as_ref());
             let left =
                 |g: &Group| if closely { self.census.group_lives(g.pid, g.session) } else { find::numbered(g.pid) };
-            if !group.is_some_and(left) {
+            let left = group.is_some_and(left);
+            if !left && !self.slots.get(&id).is_some_and(|slot| self.outside(slot).any()) {
                 self.drain(id);
                 if let Some(slot) = self.slots.get_mut(&id) {
                     slot.group = None;
@@ -579,11 +554,14 @@ impl Units {
             let _ = epoll::delete(&self.epoll, &fd);
         }
         group.leader_gone = true;
+        let exit = slot.hold.ended(exit, &slot.state.policy.ceilings);
+        let Some(slot) = self.slots.get(&id) else { return };
+        let Some(group) = &slot.group else { return };
         // The parent of an adopted one may not have waited for it yet. Whether it is that or more is not worth a look at all
         // processes: a moment later it is seen for nothing.
         let unreaped = find::stat(group.pid).is_some_and(|s| s.start_ticks == group.start_ticks);
-        let left = unreaped || self.census.group_lives(group.pid, group.session);
-        if !left {
+        let left = unreaped || self.census.group_lives(group.pid, group.session) || self.outside(slot).any();
+        if let Some(slot) = self.slots.get_mut(&id).filter(|_| !left) {
             slot.group = None;
         }
         self.feed(id, Event::Exited { exit, left });
@@ -615,6 +593,11 @@ impl Units {
                 }
             }
             Source::Notice { slot } => self.noticed(slot),
+            Source::Way { slot } => {
+                if let Some(slot) = self.slots.get_mut(&slot) {
+                    slot.hold.heard();
+                }
+            }
             Source::Stray { pid } => {
                 if let Some(at) = self.strays.iter().position(|stray| stray.found.pid == pid) {
                     self.changed.insert(self.strays.remove(at).found.unit);
@@ -649,7 +632,7 @@ impl Units {
         for stray in &mut self.strays {
             if stray.kill_at.is_some_and(|at| at <= now) {
                 stray.kill_at = Some(now + KILL_AGAIN);
-                signal_stray(&stray.found, Signal::KILL);
+                stray.found.signal(Signal::KILL);
             }
         }
     }
@@ -674,20 +657,39 @@ impl Units {
         Some(Unit { status: slot.status.clone(), ..unit })
     }
 
-    pub(super) fn ensure(&mut self, name: &Name, launch: WireLaunch, policy: Policy, again: bool) -> Option<Unit> {
+    pub(super) fn ensure(
+        &mut self,
+        name: &Name,
+        launch: WireLaunch,
+        policy: Policy,
+        again: bool,
+    ) -> Result<Unit, Refusal> {
         let launch = Launch::from(launch);
         let digest = launch.digest.clone();
         let id = match self.names.get(name) {
             Some(id) => *id,
             None => self.insert(name, State::new(digest.clone(), policy.clone())),
         };
-        let slot = self.slots.get_mut(&id)?;
+        let Some(slot) = self.slots.get_mut(&id) else { return Err(Refusal::Retry("the unit is gone".to_owned())) };
+        if let Some(group) = slot.group.as_ref().filter(|_| slot.state.digest == digest)
+            && slot.state.policy.ceilings != policy.ceilings
+        {
+            let bound = slot.hold.bound(self.rooms.as_ref(), name, group.pid, &policy.ceilings);
+            bound.map_err(Refusal::Never)?;
+        }
         slot.launch = Some(launch);
         if let Some(output) = &mut slot.output {
             output.set_policy(&policy);
         }
         self.feed(id, Event::Ensure { digest, policy, again });
-        self.unit(id)
+        self.unit(id).ok_or_else(|| Refusal::Retry("the unit is gone".to_owned()))
+    }
+
+    /// What is to be done when the keeper ends.
+    pub(super) fn leave(&self) {
+        if let Ok(rooms) = &self.rooms {
+            rooms.tidy();
+        }
     }
 
     pub(super) fn stop(&mut self, name: &Name) {
@@ -725,8 +727,8 @@ impl Units {
         let kill_at = clock::tick() + grace.unwrap_or(KILL_AGAIN);
         for stray in self.strays.iter_mut().filter(|stray| stray.found.unit == *name && stray.kill_at.is_none()) {
             stray.kill_at = Some(kill_at);
-            signal_stray(&stray.found, Signal::TERM);
-            signal_stray(&stray.found, Signal::CONT);
+            stray.found.signal(Signal::TERM);
+            stray.found.signal(Signal::CONT);
         }
     }
 
@@ -738,34 +740,20 @@ impl Units {
         marks::remove(&self.folders.run, name).map_err(|cause| Refusal::Retry(cause.to_string()))?;
         self.set_timer(id, None);
         self.names.remove(name);
-        if let Some(output) = self.slots.remove(&id).and_then(|slot| slot.output) {
-            output.remove();
+        if let Some(mut slot) = self.slots.remove(&id) {
+            slot.hold.tidy();
+            if let Some(output) = slot.output {
+                output.remove();
+            }
         }
         self.changed.insert(name.clone());
         Ok(())
     }
 }
 
-/// A hold on this very process, or nothing if it is gone.
-fn pidfd(process: &Process) -> Option<OwnedFd> {
-    let fd = rustix::process::pidfd_open(Pid::from_raw(process.pid.cast_signed())?, PidfdFlags::empty()).ok()?;
-    // Looked at after it was opened: what is open is then this process and no later one with the same number.
-    find::lives(process.pid, process.start_ticks).then_some(fd)
-}
-
-fn signal_stray(found: &Found, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(found.pid.cast_signed())
-        && find::lives(found.pid, found.stat.start_ticks)
-    {
-        let _ = rustix::process::kill_process_group(pid, signal);
+/// Has the loop wait for what becomes of a process. Unwatched, it is still asked when the process is gone.
+fn watch_way(epoll: &OwnedFd, slot: &Slot, token: u64) {
+    if let Some(way) = slot.hold.way() {
+        let _ = epoll::add(epoll, way, EventData::new_u64(token), EventFlags::IN);
     }
-}
-
-/// When a process was started, by the wall clock: its age is known in ticks since boot, which Linux shows as 1/100 s (proc(5),
-/// `USER_HZ`).
-fn started(found: &Found) -> Timestamp {
-    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let since_boot = boot.tv_sec.saturating_mul(1_000);
-    let start = i64::try_from(found.stat.start_ticks).unwrap_or(i64::MAX).saturating_mul(10);
-    Timestamp(clock::wall().as_millisecond().saturating_sub(since_boot.saturating_sub(start).max(0)))
 }

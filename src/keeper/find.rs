@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags};
 
 /// The environment variable that marks a unit's processes: `<state id>/<unit>/<launch digest>`.
 pub const MARK: &str = "TRUEUP_MARK";
@@ -57,6 +60,19 @@ fn parse(bytes: &[u8]) -> Option<Stat> {
 /// Whether this very process lives: its pid was not given to another one.
 pub fn lives(pid: u32, start_ticks: u64) -> bool {
     stat(pid).is_some_and(|s| s.start_ticks == start_ticks && s.alive())
+}
+
+/// A hold on this very process, or nothing if it is gone.
+pub fn pidfd(pid: u32, start_ticks: u64) -> Option<OwnedFd> {
+    let fd = rustix::process::pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()?;
+    // Looked at after it was opened: what is open is then this process and no later one with the same number.
+    lives(pid, start_ticks).then_some(fd)
+}
+
+/// The user a process runs as.
+pub fn user(pid: u32) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(format!("/proc/{pid}")).ok().map(|meta| meta.uid())
 }
 
 /// Every process, by pid.

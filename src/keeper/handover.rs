@@ -20,6 +20,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::hold::WrittenHold;
 use super::table::State;
 use super::wire::WireLaunch;
 use crate::model::id::Name;
@@ -67,6 +68,8 @@ pub(super) struct WrittenUnit {
     /// The last thing that each stream wrote was a part of a line.
     #[serde(default)]
     pub unfinished: [bool; 2],
+    #[serde(default)]
+    pub hold: WrittenHold,
 }
 
 /// Its process group.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Leaf;
 use super::find;
 use super::table::{Effect, Event, Next, Now, Place, State};
 use crate::model::digest::Digest;
@@ -39,6 +40,9 @@ pub struct Mark {
     pub process: Option<Process>,
     /// The session of that process, to recognise the rest of its group when it is gone.
     pub session: u32,
+    /// The folder of its cgroup.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
     /// It was being stopped: the next keeper must not restart it.
     pub stopping: bool,
     /// It ended by itself and is not to be started again.
@@ -55,7 +59,7 @@ pub struct Mark {
 
 impl Mark {
     /// What is worth remembering of a unit.
-    pub(super) fn of(unit: &Name, state: &State, boot_id: &str, session: u32) -> Self {
+    pub(super) fn of(unit: &Name, state: &State, boot_id: &str, session: u32, leaf: Option<&Leaf>) -> Self {
         let next = match &state.place {
             Place::Stopping { next, .. } | Place::Clearing { next } => Some(*next),
             _ => None,
@@ -67,6 +71,7 @@ impl Mark {
             boot_id: boot_id.to_owned(),
             process: state.process().cloned(),
             session,
+            cgroup: leaf.map(|leaf| leaf.path().to_owned()),
             stopping: state.place == Place::Stopped || next == Some(Next::Stop),
             ended: state.place == Place::Ended || next == Some(Next::End),
             restarts: state.restarts,
@@ -121,7 +126,9 @@ impl Mark {
         }
         // Nobody knows how long it ran, so nothing is held against it.
         state.on(Event::Ready { pid }, now);
-        let left = self.boot_id == boot_id && find::group_lives(pid, self.session);
+        let leaf = self.cgroup.as_deref().and_then(Leaf::at);
+        let left = find::group_lives(pid, self.session) || leaf.is_some_and(|leaf| leaf.populated());
+        let left = self.boot_id == boot_id && left;
         let effects = state.on(Event::Exited { exit: Exit::Unknown, left }, now);
         (state, effects)
     }
@@ -146,6 +153,7 @@ pub(super) fn stopgap_policy() -> Policy {
         log_max_size: Bytes(10 << 20),
         log_keep: 5,
         notify: None,
+        ceilings: Default::default(),
     }
 }
 
@@ -240,16 +248,18 @@ pub(super) fn unit(name: &Name, state: &State, strays: Vec<u32>) -> Unit {
     }
 }
 
-/// The units as a keeper that starts now would list them, without starting one and without changing anything; and whether a
-/// process of them lives. Processes without a mark file are not looked for.
+/// The units as a keeper that starts now would list them, without starting one and without changing anything; and whether
+/// anything of them lives. Processes without a mark file are not looked for.
 ///
 /// # Errors
 /// When the folder is there and cannot be read.
 pub fn look(state: &Path) -> io::Result<(Vec<Unit>, bool)> {
     let (marks, _) = read(state)?;
     let (boot, now) = (find::boot_id(), super::clock::now());
-    let living = marks.iter().any(|mark| mark.living(&boot).is_some());
-    Ok((marks.iter().map(|mark| unit(&mark.unit, &mark.state(&boot, now).0, Vec::new())).collect(), living))
+    let states: Vec<_> = marks.iter().map(|mark| (&mark.unit, mark.state(&boot, now).0)).collect();
+    // What a dead leader left counts too: it is for a keeper to end it.
+    let living = states.iter().any(|(_, state)| state.alive());
+    Ok((states.iter().map(|(name, state)| unit(name, state, Vec::new())).collect(), living))
 }
 
 #[cfg(test)]
@@ -268,6 +278,7 @@ mod tests {
             boot_id: "boot".to_owned(),
             process: None,
             session: 7,
+            cgroup: Some("/sys/fs/cgroup/trueup-0/web".into()),
             stopping: false,
             ended: true,
             restarts: 3,

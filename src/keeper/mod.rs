@@ -5,13 +5,20 @@
 //! keeper adopts them all (see [`marks`]).
 
 mod actor;
+/// The moment between the keeper and a program with rights and limits of its own.
+pub mod becoming;
+/// A cgroup for each unit that asks for one.
+pub mod cgroup;
 mod clock;
 mod connections;
 mod diary;
 mod error;
 /// Reading `/proc`: who lives, since when, with which mark, in which process group.
 pub mod find;
+mod group;
 mod handover;
+mod hold;
+mod left;
 /// The output of units: FIFOs in, stamped and rotated files out.
 pub mod logs;
 /// What the keeper writes down of each unit, so that the next keeper finds it again.

@@ -16,8 +16,10 @@ use std::{fs, io};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, UCred};
 
+use super::find;
 use crate::model::id::Name;
 use crate::model::unit::Millis;
+use crate::ports::keeper::{Launch, Process};
 
 /// systemd reads so much of a message and no more.
 const MAX_MESSAGE: usize = 4096;
@@ -70,6 +72,16 @@ impl Address {
             Self::Abstract(name) => format!("@{name}").into(),
         }
     }
+}
+
+/// Whether a unit's program may enter the state folder, which is ours alone.
+pub(super) fn reached(launch: Option<&Launch>, process: Option<&Process>) -> bool {
+    let user = match (launch, process) {
+        (Some(launch), _) => launch.confinement.uid,
+        // An adopted one was told its address by an earlier keeper.
+        (None, process) => process.and_then(|process| find::user(process.pid)),
+    };
+    user.is_none_or(|uid| uid == rustix::process::geteuid().as_raw())
 }
 
 impl Drop for Notices {

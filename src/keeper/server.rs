@@ -51,6 +51,7 @@ impl Token {
             Self::Unit(Source::Leader { slot }) => (4, slot, 0),
             Self::Unit(Source::Stray { pid }) => (5, pid, 0),
             Self::Unit(Source::Notice { slot }) => (6, slot, 0),
+            Self::Unit(Source::Way { slot }) => (7, slot, 0),
         };
         (kind << 48) | (u64::from(id) << 8) | u64::from(low)
     }
@@ -66,6 +67,7 @@ impl Token {
             4 => Self::Unit(Source::Leader { slot: id }),
             5 => Self::Unit(Source::Stray { pid: id }),
             6 => Self::Unit(Source::Notice { slot: id }),
+            7 => Self::Unit(Source::Way { slot: id }),
             _ => return None,
         })
     }
@@ -131,6 +133,7 @@ pub fn run(state: &Path, take_over: bool) -> Result<(), KeeperError> {
         Server { epoll, signals, connections, units, uncalled, leaving: false, lock, limits, state, handovers };
     let result = server.serve();
     server.connections.close();
+    server.units.leave();
     server.units.diary.note("keeper ended; what runs, runs on");
     result
 }
@@ -329,8 +332,7 @@ impl Server {
             }
             Verb::List => return Ok(Said::Units(self.units.list())),
             Verb::Ensure { unit, launch, policy, again } => {
-                let seen = self.units.ensure(&unit, *launch, policy, again);
-                let seen = seen.ok_or_else(|| Refusal::Retry("the unit is gone".to_owned()))?;
+                let seen = self.units.ensure(&unit, *launch, policy, again)?;
                 return Ok(Said::Unit(Box::new(seen)));
             }
             Verb::Stop { unit } => self.units.stop(&unit),
@@ -396,6 +398,7 @@ mod tests {
             Token::Unit(Source::Leader { slot: 1 << 30 }),
             Token::Unit(Source::Stray { pid: 4_194_304 }),
             Token::Unit(Source::Notice { slot: 9 }),
+            Token::Unit(Source::Way { slot: 3 }),
         ];
         for token in all {
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -1,13 +1,17 @@
-//! Starting a process: its own group, its own environment, its output into the FIFOs.
+//! Starting a process: its own group, its own environment, its output into the FIFOs. A program with rights or limits of its own
+//! is started by way of [`super::becoming`].
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::becoming::{self, Message};
 use super::find::{self, MARK};
 use crate::model::time::Timestamp;
 use crate::ports::keeper::{Launch, Notify, Process};
@@ -46,21 +50,76 @@ impl Limits {
     }
 }
 
-/// Starts the launch. Gives its process and session.
+/// The binary that runs here, whatever became of its file.
+const OURSELVES: &str = "/proc/self/exe";
+/// A reason is a sentence with a path in it.
+const MAX_REASON: u64 = 16 << 10;
+
+/// What was started.
+pub(super) struct Spawned {
+    pub process: Process,
+    pub session: u32,
+    /// How becoming the program goes, if there is more to it than starting it.
+    pub way: Option<Way>,
+}
+
+/// The keeper's end of a start by way of [`super::becoming`].
+pub(super) struct Way(UnixStream);
+
+impl Way {
+    /// The socket as an earlier program of this keeper had it open.
+    pub(super) fn taken_over(socket: OwnedFd) -> Self {
+        Self(socket.into())
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Why the program never ran, if that is what was said. To be asked when something came, or when the process is gone.
+    pub(super) fn reason(&self) -> Option<String> {
+        let mut bytes = Vec::new();
+        // Ends early with `WouldBlock` when the process lives and has said nothing: what was read is kept.
+        let _ = (&self.0).take(MAX_REASON).read_to_end(&mut bytes);
+        (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// What is to be started.
+pub(super) struct Start<'a> {
+    pub launch: &'a Launch,
+    pub mark: &'a str,
+    /// Where it is heard, and what it is expected to say.
+    pub notify: Option<(OsString, &'a Notify)>,
+    /// What it takes on before it becomes its program.
+    pub message: Option<&'a Message>,
+}
+
+/// Starts it.
 pub(super) fn spawn(
-    launch: &Launch,
-    mark: &str,
-    notify: Option<(OsString, &Notify)>,
+    start: &Start<'_>,
     ends: [File; 2],
     null: &File,
     limits: &Limits,
     wall: Timestamp,
-) -> Result<(Process, u32), String> {
-    let mut command = Command::new(&launch.program);
+) -> Result<Spawned, String> {
+    let &Start { launch, mark, ref notify, message } = start;
     let (first, rest) = launch.argv.split_first().ok_or("the argument vector is empty")?;
     let [out, err] = ends;
-    let input = null.try_clone().map_err(|cause| cause.to_string())?;
-    command.arg0(first).args(rest).current_dir(&launch.dir).env_clear();
+    let (mut command, input, way) = match message {
+        None => {
+            let mut command = Command::new(&launch.program);
+            command.arg0(first).args(rest).current_dir(&launch.dir);
+            (command, OwnedFd::from(null.try_clone().map_err(|cause| cause.to_string())?), None)
+        }
+        Some(message) => {
+            let (theirs, way) = tell(message)?;
+            let mut command = Command::new(OURSELVES);
+            command.arg0("trueup").arg(becoming::WORD).arg(&launch.program).arg(first).args(rest);
+            (command, theirs, Some(way))
+        }
+    };
+    command.env_clear();
     command.envs(launch.env.iter().map(|(name, value)| (name, value.reveal()))).env(MARK, mark);
     if let Some((socket, notify)) = notify {
         command.env("NOTIFY_SOCKET", socket);
@@ -74,7 +133,19 @@ pub(super) fn spawn(
     let pid = child.id();
     // It is our child and not yet waited for, so it is there, if only as a zombie.
     let stat = find::stat(pid).ok_or("it was gone before it could be looked at")?;
-    Ok((Process { pid, start_ticks: stat.start_ticks, started: wall }, stat.session))
+    Ok(Spawned { process: Process { pid, start_ticks: stat.start_ticks, started: wall }, session: stat.session, way })
+}
+
+/// A socket with the message in it: it is there before its reader is, so nobody waits.
+fn tell(message: &Message) -> Result<(OwnedFd, Way), String> {
+    let pair = || -> io::Result<(UnixStream, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((ours, theirs))
+    };
+    let (mut ours, theirs) = pair().map_err(|cause| cause.to_string())?;
+    ours.write_all(&message.line()?).map_err(|cause| format!("its settings: {cause}"))?;
+    Ok((theirs.into(), Way(ours)))
 }
 
 /// "No such file" may mean the folder as well as the program.

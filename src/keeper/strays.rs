@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rustix::process::{Pid, Signal};
+
+use super::clock;
 use super::find::{self, Stat};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
+use crate::model::time::Timestamp;
 
 /// A process found by the mark in its environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,26 @@ pub(super) struct Found {
     pub digest: Digest,
     pub pid: u32,
     pub stat: Stat,
+}
+
+impl Found {
+    /// Signals its group, if it is still there.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid.cast_signed())
+            && find::lives(self.pid, self.stat.start_ticks)
+        {
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+
+    /// When it was started, by the wall clock: its age is known in ticks since boot, which Linux shows as 1/100 s (proc(5),
+    /// `USER_HZ`).
+    pub(super) fn started(&self) -> Timestamp {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let since_boot = boot.tv_sec.saturating_mul(1_000);
+        let start = i64::try_from(self.stat.start_ticks).unwrap_or(i64::MAX).saturating_mul(10);
+        Timestamp(clock::wall().as_millisecond().saturating_sub(since_boot.saturating_sub(start).max(0)))
+    }
 }
 
 /// Looks through all processes. `known` are the units' own. Ordered by start, the newest first.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
-use crate::ports::keeper::{Launch, Policy, Unit};
+use crate::ports::keeper::{Confinement, Launch, Policy, Unit};
 
 /// Both sides must speak the same. It grows when a line changes its meaning, not when a field joins.
 pub const PROTOCOL: u32 = 1;
@@ -85,6 +85,8 @@ pub struct WireLaunch {
     pub argv: Vec<String>,
     pub dir: PathBuf,
     pub env: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Confinement::is_none")]
+    pub confinement: Confinement,
     pub digest: Digest,
 }
 
@@ -103,6 +105,7 @@ impl From<&Launch> for WireLaunch {
             argv: launch.argv.clone(),
             dir: launch.dir.clone(),
             env,
+            confinement: launch.confinement.clone(),
             digest: launch.digest.clone(),
         }
     }
@@ -111,7 +114,14 @@ impl From<&Launch> for WireLaunch {
 impl From<WireLaunch> for Launch {
     fn from(wire: WireLaunch) -> Self {
         let env = wire.env.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
-        Self { program: wire.program, argv: wire.argv, dir: wire.dir, env, digest: wire.digest }
+        Self {
+            program: wire.program,
+            argv: wire.argv,
+            dir: wire.dir,
+            env,
+            confinement: wire.confinement,
+            digest: wire.digest,
+        }
     }
 }
 
@@ -192,6 +202,7 @@ mod tests {
             argv: vec!["true".into()],
             dir: "/".into(),
             env: BTreeMap::from([("KEY".to_owned(), Secret::new("hunter2".to_owned()))]),
+            confinement: Confinement { umask: Some(0o27), ..Confinement::default() },
             digest: Digest::of(b"x"),
         };
         let wire = WireLaunch::from(&launch);

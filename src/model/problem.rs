@@ -101,6 +101,14 @@ codes! {
     RolledBack = "E0320",
     /// A file that `files` names is missing or is not text.
     BadFile = "E0321",
+    /// A user or group that this machine does not have.
+    UnknownUser = "E0311",
+    /// Something that only root may do, or root and that very user: running a program as another user, serving it before others, or
+    /// raising a hard limit.
+    NeedsRights = "E0312",
+    /// A limit of memory, cores or processes that this machine cannot keep: it needs a cgroup (v2) that trueup may write to, with
+    /// the controller of that name.
+    NoController = "E0313",
     /// A plan wants to remove more than the budget allows.
     PruneBudget = "E0401",
     /// The operating system refused to start the program.

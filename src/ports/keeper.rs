@@ -22,8 +22,133 @@ pub struct Launch {
     pub dir: PathBuf,
     /// The whole environment; nothing is inherited by accident.
     pub env: BTreeMap<String, Secret>,
+    /// As whom and with which rights and limits of its own it runs.
+    pub confinement: Confinement,
     /// Keyed digest of all of the above.
     pub digest: Digest,
+}
+
+/// As whom, and within which limits of its own, a program runs. The kernel takes these at a start only, so a change of them
+/// needs a restart. What is not given is as the keeper has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Confinement {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// The whole list of supplementary groups.
+    pub groups: Option<Vec<u32>>,
+    /// -20 (first served) to 19 (last served).
+    pub nice: Option<i32>,
+    /// Permission bits that new files do not get.
+    pub umask: Option<u32>,
+    pub rlimits: BTreeMap<Rlimit, Bounds>,
+}
+
+impl Confinement {
+    /// Nothing is asked for: the program can be started as it is.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What the kernel bounds for each process, by its name in getrlimit(2) in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rlimit {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+impl Rlimit {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::As,
+        Self::Core,
+        Self::Cpu,
+        Self::Data,
+        Self::Fsize,
+        Self::Locks,
+        Self::Memlock,
+        Self::Msgqueue,
+        Self::Nice,
+        Self::Nofile,
+        Self::Nproc,
+        Self::Rss,
+        Self::Rtprio,
+        Self::Rttime,
+        Self::Sigpending,
+        Self::Stack,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::As => "as",
+            Self::Core => "core",
+            Self::Cpu => "cpu",
+            Self::Data => "data",
+            Self::Fsize => "fsize",
+            Self::Locks => "locks",
+            Self::Memlock => "memlock",
+            Self::Msgqueue => "msgqueue",
+            Self::Nice => "nice",
+            Self::Nofile => "nofile",
+            Self::Nproc => "nproc",
+            Self::Rss => "rss",
+            Self::Rtprio => "rtprio",
+            Self::Rttime => "rttime",
+            Self::Sigpending => "sigpending",
+            Self::Stack => "stack",
+        }
+    }
+}
+
+/// A soft and a hard limit; `None` is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bounds {
+    pub soft: Option<u64>,
+    pub hard: Option<u64>,
+}
+
+/// What a unit as a whole, with everything it starts, may use. These are settings of its cgroup and change while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ceilings {
+    /// Beyond it, and with nothing left to reclaim, the whole unit is killed.
+    pub memory: Option<Bytes>,
+    /// Thousandths of a core.
+    pub cpu: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// A cgroup even without limits, so that nothing that it starts can leave the unit.
+    pub cgroup: bool,
+}
+
+impl Ceilings {
+    /// Nothing is asked for: no cgroup is needed.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The cgroup controllers that are needed for them.
+    pub fn controllers(&self) -> Vec<&'static str> {
+        let all = [("memory", self.memory.is_some()), ("cpu", self.cpu.is_some()), ("pids", self.pids.is_some())];
+        all.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect()
+    }
 }
 
 /// How a unit is kept. A change of it needs no restart.
@@ -39,6 +164,8 @@ pub struct Policy {
     /// Set for a unit that speaks `sd_notify(3)`: it gets a NOTIFY_SOCKET.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
+    #[serde(default, skip_serializing_if = "Ceilings::is_none")]
+    pub ceilings: Ceilings,
 }
 
 /// What a unit must say of itself, and how soon (sd_notify(3)).
@@ -103,6 +230,10 @@ pub enum Exit {
     Signal(i32),
     /// It ended while nobody was its parent; the kernel told nobody how.
     Unknown,
+    /// The kernel killed it because it, or something it started, went beyond this memory limit.
+    OutOfMemory {
+        limit: Option<Bytes>,
+    },
     /// It never ran: the system call that starts it failed with this error.
     NotSpawned(String),
     /// It was stopped because it was not well: a probe failed, or it gave no sign of life.
@@ -115,6 +246,8 @@ impl std::fmt::Display for Exit {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Unknown => f.write_str("exit code unknown"),
+            Self::OutOfMemory { limit: Some(limit) } => write!(f, "killed for lack of memory (limit {limit})"),
+            Self::OutOfMemory { limit: None } => f.write_str("killed for lack of memory"),
             Self::NotSpawned(why) => write!(f, "could not be started: {why}"),
             Self::Unwell(why) => write!(f, "stopped because {why}"),
         }

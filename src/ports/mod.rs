@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod files;
 pub mod keeper;
+pub mod machine;
 pub mod probes;
 pub mod registry;
 pub mod secrets;

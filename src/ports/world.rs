@@ -8,6 +8,7 @@ use super::PortError;
 use super::clock::{Clock, Dice};
 use super::files::Files;
 use super::keeper::{Keeper, Unit};
+use super::machine::Machine;
 use super::probes::Probes;
 use super::registry::{Registry, Row};
 use super::secrets::Secrets;
@@ -33,6 +34,7 @@ pub struct World {
     pub dice: Rc<dyn Dice>,
     pub files: Rc<dyn Files>,
     pub keeper: Rc<dyn Keeper>,
+    pub machine: Rc<dyn Machine>,
     pub sockets: Rc<dyn Sockets>,
     pub registry: Rc<dyn Registry>,
     pub secrets: Rc<dyn Secrets>,
@@ -68,6 +70,9 @@ impl<'a> Look<'a> {
     }
     pub fn files(&self) -> &'a dyn Files {
         &*self.world.files
+    }
+    pub fn machine(&self) -> &'a dyn Machine {
+        &*self.world.machine
     }
     pub fn secrets(&self) -> &'a dyn Secrets {
         &*self.world.secrets

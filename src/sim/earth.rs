@@ -95,6 +95,8 @@ pub struct Earth {
     pub tree: Option<BTreeMap<String, Page>>,
     pub other_files: BTreeMap<PathBuf, String>,
     pub git_busy: bool,
+    /// Numbers of users, and of their groups, by name.
+    pub users: BTreeMap<String, u32>,
     pub procs: BTreeMap<u32, Proc>,
     pub keeper: Option<BTreeMap<Name, Kept>>,
     pub rows: Vec<Row>,
@@ -113,7 +115,13 @@ pub struct Earth {
 
 impl Earth {
     pub fn new(seed: u64) -> Self {
-        Self { tree: Some(BTreeMap::new()), next_pid: 100, dice: seed | 1, ..Self::default() }
+        Self {
+            tree: Some(BTreeMap::new()),
+            users: BTreeMap::from([("ann".to_owned(), 1000)]),
+            next_pid: 100,
+            dice: seed | 1,
+            ..Self::default()
+        }
     }
 
     pub fn roll(&mut self) -> u64 {
@@ -412,5 +420,6 @@ fn default_policy() -> Policy {
         log_max_size: Bytes(10 << 20),
         log_keep: 5,
         notify: None,
+        ceilings: Default::default(),
     }
 }

@@ -27,6 +27,7 @@ use crate::model::unit::Millis;
 use crate::ports::clock::{Clock, Dice};
 use crate::ports::files::{FileError, Files, Program, Scan};
 use crate::ports::keeper::{Keeper, Launch, Policy, Unit};
+use crate::ports::machine::{Account, Machine, Powers};
 use crate::ports::probes::{Ask, Probe, Probes, Role, Verdict};
 use crate::ports::registry::{Registry, Row};
 use crate::ports::secrets::Secrets;
@@ -55,6 +56,7 @@ pub fn pretend(earth: &Rc<RefCell<Earth>>, fate: &Rc<Fate>, store: Rc<dyn Store>
         dice: all.clone(),
         files: all.clone(),
         keeper: all.clone(),
+        machine: all.clone(),
         sockets: all.clone(),
         registry: all.clone(),
         secrets: all.clone(),
@@ -150,6 +152,35 @@ impl Files for Pretend {
             "missing" => Program::NotFound,
             word => Program::At(PathBuf::from("/bin").join(word)),
         }
+    }
+}
+
+impl Machine for Pretend {
+    fn account(&self, user: &str) -> Result<Option<Account>, String> {
+        if self.fate.deal("machine.account") != Lot::Go {
+            return Err("fate".to_owned());
+        }
+        let uid = self.earth.borrow().users.get(user).copied();
+        Ok(uid.map(|uid| Account {
+            name: user.to_owned(),
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+            home: format!("/home/{user}"),
+        }))
+    }
+    fn group(&self, group: &str) -> Result<Option<u32>, String> {
+        if self.fate.deal("machine.group") != Lot::Go {
+            return Err("fate".to_owned());
+        }
+        Ok(self.earth.borrow().users.get(group).copied())
+    }
+    fn powers(&self) -> Powers {
+        let controllers = match self.fate.deal("machine.powers") {
+            Lot::Go => Ok(["cpu", "memory", "pids"].map(str::to_owned).to_vec()),
+            _ => Err("fate".to_owned()),
+        };
+        Powers { uid: 0, gid: 0, controllers, hard: BTreeMap::new() }
     }
 }
 

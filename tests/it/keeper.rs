@@ -162,6 +162,7 @@ fn shell(script: &str) -> Launch {
         argv: ["module", "-c", script].map(str::to_owned).to_vec(),
         dir: "/".into(),
         env: env.map(|(key, value)| (key.to_owned(), Secret::new(value.to_owned()))).into(),
+        confinement: Default::default(),
         digest: Digest::of(script.as_bytes()),
     }
 }
@@ -184,6 +185,7 @@ fn policy(when: RestartWhen) -> Policy {
         log_max_size: Bytes(10 << 20),
         log_keep: 3,
         notify: None,
+        ceilings: Default::default(),
     }
 }
 

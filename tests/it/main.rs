@@ -9,6 +9,7 @@ mod examples;
 mod health;
 mod hostile;
 mod keeper;
+mod limits;
 mod manifests;
 mod read;
 mod real;

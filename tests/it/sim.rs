@@ -8,6 +8,7 @@ use std::rc::Rc;
 use trueup::adapters::sqlite::Ledger;
 use trueup::engine::{Mode, Verdict};
 use trueup::model::id::Name;
+use trueup::model::problem::Code;
 use trueup::model::unit::Millis;
 use trueup::ports::store::Store;
 use trueup::sim::earth::{Manner, Page};
@@ -39,7 +40,8 @@ fn fresh() -> u64 {
 fn three(story: &Story) {
     story.write("hub.yaml", &hub());
     story.write("a.yaml", &service("a", "well", "2001", 1, None));
-    story.write("b.yaml", &service("b", "slow", "auto", 1, None));
+    let rights = "  user: ann\n  group: ann\n  resources: { memory: 64MiB, nice: 5 }\n";
+    story.write("b.yaml", &(service("b", "slow", "auto", 1, None) + rights));
     story.write("c.yaml", &service("c", "well", "2003", 1, Some("a")));
 }
 
@@ -130,6 +132,23 @@ fn settle(story: &Story, what: &str) {
     let (verdict, report, _) = story.live(None, 0).unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(verdict, Verdict::Settled, "{what}: {:?}", report.waits);
     story.quiet().unwrap_or_else(|e| panic!("{what}: {e}"));
+}
+
+#[test]
+fn a_user_that_is_gone_stops_nothing_and_starts_nothing() {
+    let dir = scratch();
+    let story = story(1, &dir);
+    three(&story);
+    settle(&story, "at first");
+    let before = story.fingerprint();
+    story.earth.borrow_mut().users.clear();
+    let (verdict, report, _) = story.live(None, 0).expect("it lives");
+    assert_ne!(verdict, Verdict::Settled);
+    assert!(report.problems.iter().any(|problem| problem.code == Code::UnknownUser), "{:?}", report.problems);
+    assert_eq!(story.fingerprint(), before);
+    story.earth.borrow_mut().users.insert("ann".to_owned(), 1000);
+    settle(&story, "with the user back");
+    assert_eq!(story.fingerprint(), before);
 }
 
 #[test]

@@ -205,8 +205,10 @@ impl<'a> Walk<'a> {
             }
         }
         let described = self.checker.rules[rule].message.is_some();
+        // A mapping where one is allowed: what is wrong in it says more than a sentence on all that is allowed.
+        let inside = matches!(node.kind, NodeKind::Map(_));
         match fitting {
-            Some(mistakes) if !described => {
+            Some(mistakes) if !described || inside => {
                 self.failed = true;
                 self.problems.extend(mistakes);
                 None

@@ -7,12 +7,16 @@ use crate::document::Document;
 use crate::document::near::listed;
 use crate::model::problem::{Code, Problem};
 use crate::model::unit::Millis;
+use crate::ports::keeper::Bounds;
 use crate::ports::probes::Role;
 
 /// The variable that carries the port into a module.
 const PORT: &str = "PORT";
 /// No module is asked to say more often that it lives.
 const SHORTEST_WATCHDOG: Millis = Millis(100);
+
+/// Bytes. Within less the kernel cannot even load a program.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 /// Looks at everything that one document says.
 pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem>) {
@@ -26,6 +30,7 @@ pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem
     look.environment(spec);
     look.routes(spec);
     look.dependencies(spec);
+    look.resources(spec);
 }
 
 struct Look<'a> {
@@ -221,6 +226,29 @@ impl Look<'_> {
             let problem =
                 self.at_key(Code::MissingField, "/spec/routes", message).label("requests would have nowhere to go");
             self.push(problem.hint("add `port: auto` to the spec"));
+        }
+    }
+
+    fn resources(&mut self, spec: &ServiceSpec) {
+        if spec.resources.memory.is_some_and(|memory| memory.0 < LEAST_MEMORY) {
+            let message = "`spec.resources.memory` is less than any program needs";
+            let problem = self.at(Code::OutOfRange, "/spec/resources/memory", message);
+            self.push(problem.hint("write at least 1MiB"));
+        }
+        for (limit, pair) in spec.resources.rlimits.given() {
+            let Bounds { soft, hard } = pair.bounds();
+            if hard.is_none_or(|hard| soft.is_some_and(|soft| soft <= hard)) {
+                continue;
+            }
+            let name = limit.as_str();
+            let pointer = |end: &str| format!("/spec/resources/rlimits/{name}/{end}");
+            let message = format!("the soft limit of `{name}` is beyond its hard limit");
+            let problem = self
+                .at(Code::Conflict, &pointer("soft"), message)
+                .label("more than it may be")
+                .also(self.document.value_at(&pointer("hard")), "the most it may be")
+                .hint("make `hard` at least as much as `soft`");
+            self.push(problem);
         }
     }
 

@@ -13,7 +13,8 @@ use super::spec::{Exposure, Port, ServiceSpec};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
-use crate::ports::keeper::{Launch, Policy, Restart};
+use crate::ports::keeper::{Confinement, Launch, Policy, Restart};
+use crate::ports::machine::Account;
 use crate::ports::probes::Ask;
 
 /// What a service is started with, apart from its own document.
@@ -47,6 +48,15 @@ pub struct Found {
     /// The program of a reload command.
     pub reload_program: Option<PathBuf>,
     pub secret_env: BTreeMap<String, Secret>,
+    pub rights: Rights,
+}
+
+/// As whom a service runs and with which limits, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// The user it names, if that one has an entry.
+    pub account: Option<Account>,
+    pub confinement: Confinement,
 }
 
 /// Everything that a start needs, and how to tell what changed since the last one.
@@ -161,6 +171,11 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
     for (name, value) in &found.inherited {
         set(name, value);
     }
+    if let Some(account) = &found.rights.account {
+        for (name, value) in [("HOME", &account.home), ("USER", &account.name), ("LOGNAME", &account.name)] {
+            set(name, value);
+        }
+    }
     for (name, value) in hub_variables(setting) {
         part(format!("hub.{name}"), &value);
         set(name, &value);
@@ -187,14 +202,23 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
         // It is told by its environment.
         part("notify".to_owned(), &notify.watchdog.map(|w| w.to_string()).unwrap_or_default());
     }
+    for (name, value) in confinement_parts(spec, &found.rights) {
+        part(name, &value);
+    }
 
     for (name, text) in found.files.iter().filter(|_| spec.reload.is_none()) {
         part(format!("files.{name}"), text);
     }
 
     let whole: String = parts.iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
-    let launch =
-        Launch { program: found.program.clone(), argv, dir, env, digest: Digest::keyed(key, whole.as_bytes()) };
+    let launch = Launch {
+        program: found.program.clone(),
+        argv,
+        dir,
+        env,
+        confinement: found.rights.confinement.clone(),
+        digest: Digest::keyed(key, whole.as_bytes()),
+    };
     let probing = health::probing(setting, found, &launch);
     let reload = reload(setting, found, &launch, key);
     Inputs { parts, port: setting.port, policy, probing, reload, row: row(setting), launch }
@@ -214,6 +238,28 @@ fn reload(setting: &Setting<'_>, found: &Found, launch: &Launch, key: &[u8; 32])
     };
     let all: String = found.files.iter().map(|(name, text)| format!("{name}\0{text}\0")).collect();
     Some(Reload { way, files: Digest::keyed(key, all.as_bytes()) })
+}
+
+/// What needs a restart when it changes. The groups that a user is in by itself are taken as they are at a start, as at a login.
+fn confinement_parts(spec: &ServiceSpec, rights: &Rights) -> Vec<(String, String)> {
+    let Confinement { gid, groups, nice, umask, rlimits, .. } = &rights.confinement;
+    let mut parts = Vec::new();
+    if let Some(user) = &spec.user {
+        let own = rights.account.as_ref().map(|account| (account.uid, account.gid));
+        parts.push(("user".to_owned(), format!("{} {own:?}", user.0)));
+    }
+    if let Some(group) = &spec.group {
+        parts.push(("group".to_owned(), format!("{} {gid:?}", group.0)));
+    }
+    if spec.supplementary_groups.is_some() {
+        parts.push(("supplementaryGroups".to_owned(), format!("{groups:?}")));
+    }
+    let numbers = [("nice", nice.map(i64::from)), ("umask", umask.map(i64::from))];
+    let given = numbers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    parts.extend(given.map(|(name, value)| (format!("resources.{name}"), value.to_string())));
+    let limits = rlimits.iter().map(|(limit, bounds)| (limit.as_str(), format!("{:?} {:?}", bounds.soft, bounds.hard)));
+    parts.extend(limits.map(|(name, value)| (format!("resources.rlimits.{name}"), value)));
+    parts
 }
 
 /// The variables that every module gets (contract of the hub's spawn request).
@@ -244,6 +290,7 @@ fn policy(spec: &ServiceSpec) -> Policy {
         log_max_size: spec.logs.max_size,
         log_keep: spec.logs.keep,
         notify: health::notify(spec),
+        ceilings: spec.resources.ceilings(),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod module;
 pub mod observe;
 pub mod plan;
+mod rights;
 pub mod spec;
 #[cfg(test)]
 mod tests;

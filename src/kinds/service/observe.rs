@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::health::{self, Health, Programs};
 use super::inputs::{self, Found, Inputs, Setting, WantedRow};
+use super::rights::rights;
 use super::spec::SecretRef;
 use super::trial::{Proven, Refused};
 use crate::document::Document;
@@ -180,6 +181,7 @@ async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) ->
         reload_program: reload_program(look, document, setting)?,
         file_env: file_env(look, document, setting)?,
         secret_env: secret_env(look, document, setting).await?,
+        rights: rights(look, document, setting.spec)?,
     };
     Ok(inputs::resolve(setting, &found, &look.facts.key))
 }

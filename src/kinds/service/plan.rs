@@ -10,7 +10,7 @@ use crate::model::event::Cause;
 use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::unit::Millis;
-use crate::ports::keeper::{Phase, Unit};
+use crate::ports::keeper::{Exit, Phase, Unit};
 use crate::ports::probes::Verdict;
 
 /// How long a process may run without its port before listening on others only counts as drift: programs open ports in any order.
@@ -398,11 +398,13 @@ fn ended(unit: &Unit) -> Intent {
         standing.completed = true;
         return Intent::rest(standing);
     }
-    let how = unit.last_exit.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
-    Intent::rest(
-        Standing::down(Reason::Failed, format!("ended with {how}, and its restart policy says not to run it again"))
-            .doomed(),
-    )
+    let how = match &unit.last_exit {
+        Some(exit @ (Exit::NotSpawned(_) | Exit::OutOfMemory { .. })) => exit.to_string(),
+        Some(exit) => format!("ended with {exit}"),
+        None => "ended".to_owned(),
+    };
+    let message = format!("{how}, and its restart policy says not to run it again");
+    Intent::rest(Standing::down(Reason::Failed, message).doomed())
 }
 
 /// A process runs, or the keeper is about to start it again.
@@ -485,6 +487,8 @@ fn policy_pointer(unit: &Unit, inputs: &Inputs) -> &'static str {
         "/spec/restart"
     } else if (old.stop_signal, old.stop_grace) != (new.stop_signal, new.stop_grace) {
         "/spec/stop"
+    } else if old.ceilings != new.ceilings {
+        "/spec/resources"
     } else {
         "/spec/logs"
     }
@@ -542,6 +546,7 @@ fn pointer_of(part: &str, by_command: bool) -> String {
         Some(("env", name)) => format!("/spec/env/{name}"),
         Some(("secretEnv", name)) => format!("/spec/secretEnv/{name}"),
         Some((list @ ("envFile" | "files"), _)) => format!("/spec/{list}"),
+        Some(("resources", name)) => format!("/spec/resources/{}", name.replace('.', "/")),
         Some(_) => String::new(),
         None if part == "command" && !by_command => "/spec/module".to_owned(),
         None => format!("/spec/{part}"),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::id::Name;
 use crate::model::unit::{Bytes, Millis};
-use crate::ports::keeper::RestartWhen;
+use crate::ports::keeper::{Bounds, Ceilings, RestartWhen, Rlimit};
 
 const PATH: &str = "a path begins with / and has no spaces";
 const VARIABLE: &str = "a variable's name has letters, digits and '_', and does not begin with a digit";
@@ -64,6 +64,15 @@ pub struct ServiceSpec {
     pub restart: RestartSpec,
     /// How the program is stopped.
     pub stop: StopSpec,
+    /// As whom the program runs: a user's name or number. The program gets that user's HOME, USER and LOGNAME. Needs root.
+    /// Default: as whom trueup itself runs.
+    pub user: Option<Identity>,
+    /// The group it runs in: a name or number. Needs root. Default: the user's primary group.
+    pub group: Option<Identity>,
+    /// Further groups of the program, by name or number. Needs root. Default: the groups that name the user as a member.
+    pub supplementary_groups: Option<Vec<Identity>>,
+    /// What the program may use.
+    pub resources: ResourceSpec,
     /// Services that must have come so far before this one is started.
     pub depends_on: Vec<Dependency>,
     /// What is kept of the program's output.
@@ -453,6 +462,267 @@ impl DependencyCondition {
             Self::Completed => "completed",
         }
     }
+}
+
+/// The name or number of a user or group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Identity(pub String);
+
+impl<'de> Deserialize<'de> for Identity {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(u32),
+            Name(String),
+        }
+        Ok(match Either::deserialize(from)? {
+            Either::Number(number) => Self(number.to_string()),
+            Either::Name(name) => Self(name),
+        })
+    }
+}
+
+impl JsonSchema for Identity {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Identity".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // The greatest number means "no change" to the kernel (setuid(2)).
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": 0, "maximum": 4_294_967_294_u32 },
+                { "type": "string", "pattern": "^([A-Za-z_][A-Za-z0-9_.@-]*\\$?|[0-9]{1,10})$" }
+            ],
+            "errorMessage": "a user or group is a name or a number"
+        })
+    }
+}
+
+/// What the program may use. `memory`, `cpu` and `pids` hold for it and everything it starts, need a cgroup (v2) with the
+/// controller of that name, and change while it runs, as does `cgroup`; the others hold for each process, and a change of them restarts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ResourceSpec {
+    /// So much memory; beyond it, with nothing left to reclaim, all of it is killed and restarted (memory.max).
+    pub memory: Option<Bytes>,
+    /// So many cores, such as `1.5` (cpu.max).
+    pub cpu: Option<Cores>,
+    /// So many processes and threads (pids.max).
+    #[schemars(range(min = 1))]
+    pub pids: Option<u64>,
+    /// A cgroup of its own even without these limits: then nothing that it starts can leave it, however it hides, and all of it
+    /// ends when it is stopped. Each start takes some milliseconds longer.
+    pub cgroup: bool,
+    /// From -20 (first served, needs root) to 19 (last served).
+    #[schemars(range(min = -20, max = 19))]
+    pub nice: Option<i32>,
+    /// The permissions that new files do not get, such as `"027"`.
+    pub umask: Option<Umask>,
+    /// Limits of each process, by their names in getrlimit(2).
+    pub rlimits: RlimitSpec,
+}
+
+impl ResourceSpec {
+    /// What holds for the program and everything it starts.
+    pub fn ceilings(&self) -> Ceilings {
+        Ceilings { memory: self.memory, cpu: self.cpu.map(|cores| cores.0), pids: self.pids, cgroup: self.cgroup }
+    }
+}
+
+/// Cores, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores(pub u32);
+
+impl Serialize for Cores {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(f64::from(self.0) / 1_000.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cores {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let cores = f64::deserialize(from)?;
+        if !(0.01..=4_096.0).contains(&cores) {
+            return Err(serde::de::Error::custom("`cpu` is a number of cores from 0.01 to 4096"));
+        }
+        // In range, so nothing is cut off.
+        Ok(Self((cores * 1_000.0).round() as u32))
+    }
+}
+
+impl JsonSchema for Cores {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Cores".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // The kernel knows no shorter share than 1 ms of its period of 100 ms.
+        json_schema!({
+            "type": "number", "minimum": 0.01, "maximum": 4096, "examples": [1.5],
+            "errorMessage": "`cpu` is a number of cores from 0.01 to 4096"
+        })
+    }
+}
+
+/// Permissions that new files do not get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Umask(pub String);
+
+impl Umask {
+    /// Its bits.
+    pub fn bits(&self) -> u32 {
+        u32::from_str_radix(&self.0, 8).unwrap_or(0o022)
+    }
+}
+
+impl JsonSchema for Umask {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Umask".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string", "pattern": "^0?[0-7]{3}$", "examples": ["027"],
+            "errorMessage": "a umask is three octal digits, such as \"027\""
+        })
+    }
+}
+
+/// Limits of each process; bytes, seconds or counts as getrlimit(2) has them. A number is both the soft and the hard limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields, default)]
+pub struct RlimitSpec {
+    /// Bytes of address space.
+    pub r#as: Option<LimitPair>,
+    /// Bytes of a core dump.
+    pub core: Option<LimitPair>,
+    /// Seconds of processor time.
+    pub cpu: Option<LimitPair>,
+    /// Bytes of data segment.
+    pub data: Option<LimitPair>,
+    /// Bytes of the largest file it may write.
+    pub fsize: Option<LimitPair>,
+    /// File locks; no effect since Linux 2.4.
+    pub locks: Option<LimitPair>,
+    /// Bytes that may be locked into memory.
+    pub memlock: Option<LimitPair>,
+    /// Bytes in POSIX message queues, for its user as a whole.
+    pub msgqueue: Option<LimitPair>,
+    /// How far it may raise its nice value: 20 less this number.
+    pub nice: Option<LimitPair>,
+    /// One more than the highest number of an open file.
+    pub nofile: Option<LimitPair>,
+    /// Processes of its user as a whole; root is not bound by it.
+    pub nproc: Option<LimitPair>,
+    /// Bytes of resident memory; no effect since Linux 2.4.30.
+    pub rss: Option<LimitPair>,
+    /// The highest real-time priority.
+    pub rtprio: Option<LimitPair>,
+    /// Microseconds of real-time running without a pause.
+    pub rttime: Option<LimitPair>,
+    /// Signals waiting, for its user as a whole.
+    pub sigpending: Option<LimitPair>,
+    /// Bytes of the main thread's stack.
+    pub stack: Option<LimitPair>,
+}
+
+impl RlimitSpec {
+    /// Those that are given.
+    pub fn given(&self) -> impl Iterator<Item = (Rlimit, LimitPair)> {
+        let all = Rlimit::ALL.map(|limit| {
+            let pair = match limit {
+                Rlimit::As => self.r#as,
+                Rlimit::Core => self.core,
+                Rlimit::Cpu => self.cpu,
+                Rlimit::Data => self.data,
+                Rlimit::Fsize => self.fsize,
+                Rlimit::Locks => self.locks,
+                Rlimit::Memlock => self.memlock,
+                Rlimit::Msgqueue => self.msgqueue,
+                Rlimit::Nice => self.nice,
+                Rlimit::Nofile => self.nofile,
+                Rlimit::Nproc => self.nproc,
+                Rlimit::Rss => self.rss,
+                Rlimit::Rtprio => self.rtprio,
+                Rlimit::Rttime => self.rttime,
+                Rlimit::Sigpending => self.sigpending,
+                Rlimit::Stack => self.stack,
+            };
+            pair.map(|pair| (limit, pair))
+        });
+        all.into_iter().flatten()
+    }
+}
+
+/// A limit: one for both, or a soft and a hard one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LimitPair {
+    Both(Limit),
+    Each { soft: Limit, hard: Limit },
+}
+
+impl LimitPair {
+    pub fn bounds(self) -> Bounds {
+        match self {
+            Self::Both(limit) => Bounds { soft: limit.value(), hard: limit.value() },
+            Self::Each { soft, hard } => Bounds { soft: soft.value(), hard: hard.value() },
+        }
+    }
+}
+
+impl JsonSchema for LimitPair {
+    fn schema_name() -> Cow<'static, str> {
+        "LimitPair".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = serde_json::json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "const": "unlimited" }] });
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": 0 },
+                { "const": "unlimited" },
+                {
+                    "type": "object", "required": ["soft", "hard"], "additionalProperties": false,
+                    "properties": { "soft": one, "hard": one }
+                }
+            ],
+            "errorMessage": "a limit is a number, `unlimited`, or { soft: ..., hard: ... } of these"
+        })
+    }
+}
+
+/// A number, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Limit {
+    Number(u64),
+    Unlimited(Unlimited),
+}
+
+impl Limit {
+    fn value(self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Unlimited(_) => None,
+        }
+    }
+}
+
+/// The word `unlimited`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Unlimited {
+    Unlimited,
 }
 
 /// What is kept of the program's output.

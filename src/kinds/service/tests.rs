@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::inputs::{self, Found, Inputs, Setting};
+use super::inputs::{self, Found, Inputs, Rights, Setting};
 use super::observe::{PortHolder, Record, RowState, State};
 use super::plan::{Action, Intent, PORT_GRACE, Unmet, View, Wish, plan};
-use super::spec::{EnvName, Port, ReloadSpec, ServiceSpec, StopSignal};
+use super::spec::{Cores, EnvName, Identity, Port, ReloadSpec, ResourceSpec, ServiceSpec, StopSignal};
 use super::trial::Trial;
 use crate::kinds::service::health::Health;
 use crate::model::condition::Reason;
@@ -17,8 +17,9 @@ use crate::model::problem::{Code, Problem};
 use crate::model::secret::Secret;
 use crate::model::span::Span;
 use crate::model::time::Timestamp;
-use crate::model::unit::Millis;
-use crate::ports::keeper::{Exit, Phase, Process, Unit};
+use crate::model::unit::{Bytes, Millis};
+use crate::ports::keeper::{Bounds, Ceilings, Confinement, Exit, Phase, Process, Unit};
+use crate::ports::machine::Account;
 use crate::ports::probes::Verdict;
 use crate::ports::sockets::Holder;
 
@@ -39,8 +40,12 @@ fn spec() -> ServiceSpec {
 }
 
 fn inputs_of(spec: &ServiceSpec, secrets: &[(&str, &str)]) -> Inputs {
+    inputs_with(spec, secrets, Rights::default())
+}
+
+fn inputs_with(spec: &ServiceSpec, secrets: &[(&str, &str)], rights: Rights) -> Inputs {
     let secret_env = secrets.iter().map(|(n, v)| ((*n).to_owned(), Secret::new((*v).to_owned()))).collect();
-    inputs_found(spec, Found { program: PathBuf::from("/bin/web"), secret_env, ..Found::default() })
+    inputs_found(spec, Found { program: PathBuf::from("/bin/web"), secret_env, rights, ..Found::default() })
 }
 
 fn inputs_found(spec: &ServiceSpec, found: Found) -> Inputs {
@@ -491,4 +496,58 @@ fn files_restart_or_reload() {
     assert_eq!(case.says().0, ["reload FilesChanged Intent"]);
     case.record = Some(Record { reloaded: files(&two), ..case.record.clone().expect("one") });
     assert!(case.says().0.is_empty());
+}
+
+/// Spoils the spec of what runs, and gives the one step that puts it right.
+fn after_change(change: impl FnOnce(&mut ServiceSpec)) -> (String, String, String) {
+    let mut case = fine();
+    let mut spec = spec();
+    change(&mut spec);
+    let confinement = Confinement { nice: spec.resources.nice, ..Confinement::default() };
+    let rights = Rights { account: None, confinement };
+    case.state.inputs = Some(Ok(inputs_with(&spec, &[], rights)));
+    case.changed = true;
+    let intent = case.intent();
+    let [step] = &intent.steps[..] else { panic!("{:?}", intent.steps) };
+    (step.action.word().to_owned(), step.pointer.clone(), step.detail.clone())
+}
+
+#[test]
+fn what_a_cgroup_bounds_changes_in_place_and_the_rest_restarts() {
+    let update = |detail: &str| ("update".to_owned(), "/spec/resources".to_owned(), detail.to_owned());
+    assert_eq!(after_change(|spec| spec.resources.memory = Some(Bytes(1 << 29))), update("no restart needed"));
+    assert_eq!(after_change(|spec| spec.resources.cpu = Some(Cores(1_500))), update("no restart needed"));
+    assert_eq!(after_change(|spec| spec.resources.pids = Some(20)), update("no restart needed"));
+    assert_eq!(after_change(|spec| spec.resources.cgroup = true), update("no restart needed"));
+    let restart = |pointer: &str, detail: &str| ("restart".to_owned(), pointer.to_owned(), detail.to_owned());
+    assert_eq!(after_change(|spec| spec.resources.nice = Some(5)), restart("/spec/resources/nice", "resources.nice"));
+    assert_eq!(after_change(|spec| spec.user = Some(Identity("ann".into()))), restart("/spec/user", "user"));
+}
+
+#[test]
+fn a_program_of_another_user_gets_that_users_variables() {
+    let account = Account { name: "ann".into(), uid: 1000, gid: 100, groups: Vec::new(), home: "/home/ann".into() };
+    let rights = Rights { account: Some(account), confinement: Confinement::default() };
+    let mut spec = spec();
+    spec.env.insert(EnvName("HOME".into()), "/srv".into());
+    let inputs = inputs_with(&spec, &[], rights);
+    let env = |n: &str| inputs.launch.env.get(n).map(|s| s.reveal().to_owned());
+    assert_eq!((env("USER").as_deref(), env("LOGNAME").as_deref()), (Some("ann"), Some("ann")));
+    assert_eq!(env("HOME").as_deref(), Some("/srv"), "what is written wins");
+}
+
+#[test]
+fn resources_read_as_people_write_them() {
+    let text = r#"{"memory":"512MiB","cpu":1.5,"pids":200,"nice":-5,"umask":"027",
+        "rlimits":{"nofile":4096,"core":"unlimited","nproc":{"soft":10,"hard":"unlimited"}}}"#;
+    let resources: ResourceSpec = serde_json::from_str(text).expect("it reads");
+    assert_eq!(resources.umask.as_ref().map(|umask| umask.bits()), Some(0o27));
+    let expected = Ceilings { memory: Some(Bytes(512 << 20)), cpu: Some(1_500), pids: Some(200), cgroup: false };
+    assert_eq!(resources.ceilings(), expected);
+    let limits: Vec<_> = resources.rlimits.given().map(|(limit, pair)| (limit.as_str(), pair.bounds())).collect();
+    let bounds = |soft, hard| Bounds { soft, hard };
+    let nofile = ("nofile", bounds(Some(4096), Some(4096)));
+    assert_eq!(limits, [("core", bounds(None, None)), nofile, ("nproc", bounds(Some(10), None))]);
+    let back: ResourceSpec = serde_json::from_value(serde_json::to_value(&resources).expect("a value")).expect("back");
+    assert_eq!(back, resources);
 }
