@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -28,7 +29,10 @@ pub(super) async fn serve(
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), String> {
     let wanted = args.listen_on.unwrap_or_else(|| ladder(args, identity));
-    let bound = TcpListener::bind(("127.0.0.1", wanted)).await;
+    let bound = match passed() {
+        Some(socket) => TcpListener::from_std(socket),
+        None => TcpListener::bind(("127.0.0.1", wanted)).await,
+    };
     let listener = bound.map_err(|error| format!("{} cannot listen on port {wanted}: {error}", identity.short))?;
     let port = listener.local_addr().map_err(|error| format!("a port without a number: {error}"))?.port();
     if let Some(home) = &args.home
@@ -53,6 +57,13 @@ pub(super) async fn serve(
 /// services.json before configuration before PORT before the default: a wrong row makes a module listen at the wrong port.
 fn ladder(args: &Args, identity: &Identity) -> u16 {
     registration::port_of(args.home.as_deref(), identity.row).or(args.port).unwrap_or(identity.port)
+}
+
+/// The socket that was handed over already listening, if one was.
+fn passed() -> Option<std::net::TcpListener> {
+    let socket = ListenFd::from_env().take_tcp_listener(0).ok().flatten()?;
+    socket.set_nonblocking(true).ok()?;
+    Some(socket)
 }
 
 /// Says that it is ready as soon as it is well, and then that it lives, twice as often as is asked.

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal};
 
 use super::cgroup::{self, Leaf, Rooms};
 use super::diary::Diary;
+use super::door::Door;
 use super::group::Group;
 use super::handover::{Files, WrittenGroup, WrittenUnit};
 use super::hold::Hold;
@@ -78,9 +79,19 @@ struct Slot {
     status: Option<String>,
     timer: Option<Tick>,
     hold: Hold,
+    /// The listening socket that its processes are given.
+    door: Option<Door>,
     /// As last written and last shown, to write and tell only what changed.
     mark: Option<Mark>,
     shown: Option<Unit>,
+}
+
+impl Slot {
+    /// As clients see it.
+    fn unit(&self, strays: Vec<u32>) -> Unit {
+        let held_by = self.door.as_ref().map(|_| std::process::id());
+        Unit { status: self.status.clone(), held_by, ..marks::unit(&self.name, &self.state, strays) }
+    }
 }
 
 struct Stray {
@@ -170,6 +181,8 @@ impl Units {
                     leaf.kill();
                 }
                 slot.hold = Hold::again(leaf);
+                let living = mark.living(&self.boot_id).zip(mark.listen);
+                slot.door = living.and_then(|(process, address)| Door::from_process(process.pid, address));
             }
             if let Some(process) = &mark.process {
                 let lives = mark.living(&self.boot_id).is_some();
@@ -227,6 +240,7 @@ impl Units {
             status: None,
             timer: None,
             hold: Hold::default(),
+            door: None,
             mark: None,
             shown: None,
         };
@@ -283,6 +297,7 @@ impl Units {
                 unfinished: slot.output.as_ref().map(Output::unfinished).unwrap_or_default(),
                 hold: slot.hold.written(),
             });
+            files.extend(slot.door.as_ref().map(|door| (format!("{}/door", slot.name), door.fd())));
             files.extend(slot.hold.way().map(|way| (format!("{}/way", slot.name), way)));
             if let Some(output) = &slot.output {
                 let [out, err] = output.fds();
@@ -302,10 +317,12 @@ impl Units {
             let (run, logs) = (self.folders.run.clone(), self.folders.logs.clone());
             let mut file = |what: &str| files.remove(&format!("{}/{what}", unit.name));
             let (fifos, socket, way) = (file("out").zip(file("err")), file("notify"), file("way"));
+            let door = file("door");
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.launch = unit.launch.map(Launch::from);
             slot.status = unit.status;
             slot.hold = Hold::taken_over(unit.hold, way);
+            slot.door = door.and_then(Door::taken_over);
             watch_way(&self.epoll, slot, (self.token)(Source::Way { slot: id }));
             let reached = notify::reached(slot.launch.as_ref(), slot.state.process());
             if let Some((out, err)) = fifos {
@@ -390,11 +407,17 @@ impl Units {
             let output = slot.output.as_ref().ok_or("its output cannot be opened; see keeper.log")?;
             let ends = output.ends().map_err(|cause| format!("its output: {cause}"))?;
             let mark = format!("{}/{}/{}", self.state_id, slot.name, launch.digest);
-            let socket = slot.notices.as_ref().map(|notices| notices.address().variable());
-            let notify = socket.zip(slot.state.policy.notify.as_ref());
+            let heard = slot.notices.as_ref().map(|notices| notices.address().variable());
+            let notify = heard.zip(slot.state.policy.notify.as_ref());
+            slot.door = match (launch.listen, slot.door.take()) {
+                (None, _) => None,
+                (Some(wanted), Some(door)) if door.address() == wanted => Some(door),
+                (Some(wanted), _) => Some(Door::open(wanted).map_err(|cause| format!("its socket {wanted}: {cause}"))?),
+            };
+            let socket = slot.door.as_ref().map(Door::fd);
             let message = slot.hold.prepare(self.rooms.as_ref(), &slot.name, launch, &slot.state.policy.ceilings)?;
             let wall = Timestamp(clock::wall().as_millisecond());
-            let start = Start { launch, mark: &mark, notify, message: message.as_ref() };
+            let start = Start { launch, mark: &mark, notify, message: message.as_ref(), socket };
             spawn::spawn(&start, ends, self.shared.null(), &self.limits, wall)
         })();
         match result {
@@ -487,8 +510,13 @@ impl Units {
         if over {
             slot.hold.tidy();
         }
+        // Whoever connects to something that is not to run, or not soon, shall hear so at once.
+        if over || matches!(slot.state.place, Place::Waiting { looping: true, .. }) {
+            slot.door = None;
+        }
         let session = slot.group.as_ref().map_or(0, |group| group.session);
-        let mark = Mark::of(&slot.name, &slot.state, &self.boot_id, session, slot.hold.leaf());
+        let listen = slot.door.as_ref().map(Door::address);
+        let mark = Mark { listen, ..Mark::of(&slot.name, &slot.state, &self.boot_id, session, slot.hold.leaf()) };
         let mut trouble = None;
         if slot.mark.as_ref() != Some(&mark) {
             match marks::write(&self.folders.run, &mark) {
@@ -497,7 +525,7 @@ impl Units {
                 Err(cause) => trouble = Some(format!("{}: its mark cannot be written: {cause}", slot.name)),
             }
         }
-        let unit = Unit { status: slot.status.clone(), ..marks::unit(&slot.name, &slot.state, Vec::new()) };
+        let unit = slot.unit(Vec::new());
         if slot.shown.as_ref() != Some(&unit) {
             slot.shown = Some(unit);
             self.changed.insert(slot.name.clone());
@@ -653,8 +681,7 @@ impl Units {
     fn unit(&self, id: u32) -> Option<Unit> {
         let slot = self.slots.get(&id)?;
         let strays = self.strays.iter().filter(|stray| stray.found.unit == slot.name);
-        let unit = marks::unit(&slot.name, &slot.state, strays.map(|stray| stray.found.pid).collect());
-        Some(Unit { status: slot.status.clone(), ..unit })
+        Some(slot.unit(strays.map(|stray| stray.found.pid).collect()))
     }
 
     pub(super) fn ensure(

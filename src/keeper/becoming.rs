@@ -42,6 +42,8 @@ pub struct Message {
     /// The folder of the cgroup to join.
     pub cgroup: Option<PathBuf>,
     pub confinement: Confinement,
+    /// So many listening sockets come with this message.
+    pub sockets: u32,
 }
 
 impl Message {
@@ -122,6 +124,11 @@ fn become_program(message: &Message, words: &[OsString]) -> String {
     // Made now: a tight memory limit must not meet more than it has to.
     let mut command = Command::new(program);
     command.arg0(first).args(rest);
+    if message.sockets > 0 {
+        // sd_listen_fds(3): the number, whose they are, and their names.
+        command.env("LISTEN_FDS", message.sockets.to_string());
+        command.env("LISTEN_PID", std::process::id().to_string()).env("LISTEN_FDNAMES", "port");
+    }
     if let Err(why) = take_on(message) {
         return why;
     }

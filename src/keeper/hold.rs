@@ -78,10 +78,12 @@ impl Hold {
             Err(why) => return Err(format!("it cannot be given a cgroup: {why}")),
         };
         self.oom_kills = self.leaf.as_ref().and_then(Leaf::oom_kills).unwrap_or(0);
-        Ok((!launch.confinement.is_none() || !ceilings.is_none()).then(|| Message {
+        let plain = launch.confinement.is_none() && ceilings.is_none() && launch.listen.is_none();
+        Ok((!plain).then(|| Message {
             dir: launch.dir.clone(),
             cgroup: self.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
             confinement: launch.confinement.clone(),
+            sockets: u32::from(launch.listen.is_some()),
         }))
     }
 

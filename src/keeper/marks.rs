@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,9 @@ pub struct Mark {
     pub ready: bool,
     #[serde(default)]
     pub notified: bool,
+    /// Where the socket listens that its process was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 impl Mark {
@@ -79,6 +83,7 @@ impl Mark {
             last_exit_at: state.last_exit.as_ref().map(|(_, at)| *at),
             ready: state.ready(),
             notified: state.notified(),
+            listen: None,
         }
     }
 
@@ -243,6 +248,7 @@ pub(super) fn unit(name: &Name, state: &State, strays: Vec<u32>) -> Unit {
         last_exit_at: state.last_exit.as_ref().map(|(_, at)| *at),
         ready: state.ready(),
         notified: state.notified(),
+        held_by: None,
         status: None,
         known: state.known,
     }
@@ -286,6 +292,7 @@ mod tests {
             last_exit_at: None,
             ready: false,
             notified: false,
+            listen: None,
         };
         for length in [0, 10_000, 10, 3_000, 1] {
             mark.last_exit = Some(Exit::NotSpawned("x".repeat(length)));

@@ -12,6 +12,7 @@ pub mod cgroup;
 mod clock;
 mod connections;
 mod diary;
+mod door;
 mod error;
 /// Reading `/proc`: who lives, since when, with which mark, in which process group.
 pub mod find;

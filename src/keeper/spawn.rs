@@ -3,12 +3,14 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::becoming::{self, Message};
@@ -93,6 +95,8 @@ pub(super) struct Start<'a> {
     pub notify: Option<(OsString, &'a Notify)>,
     /// What it takes on before it becomes its program.
     pub message: Option<&'a Message>,
+    /// The listening socket that goes with the message.
+    pub socket: Option<BorrowedFd<'a>>,
 }
 
 /// Starts it.
@@ -103,7 +107,7 @@ pub(super) fn spawn(
     limits: &Limits,
     wall: Timestamp,
 ) -> Result<Spawned, String> {
-    let &Start { launch, mark, ref notify, message } = start;
+    let &Start { launch, mark, ref notify, message, socket } = start;
     let (first, rest) = launch.argv.split_first().ok_or("the argument vector is empty")?;
     let [out, err] = ends;
     let (mut command, input, way) = match message {
@@ -113,7 +117,7 @@ pub(super) fn spawn(
             (command, OwnedFd::from(null.try_clone().map_err(|cause| cause.to_string())?), None)
         }
         Some(message) => {
-            let (theirs, way) = tell(message)?;
+            let (theirs, way) = tell(message, socket)?;
             let mut command = Command::new(OURSELVES);
             command.arg0("trueup").arg(becoming::WORD).arg(&launch.program).arg(first).args(rest);
             (command, theirs, Some(way))
@@ -137,14 +141,27 @@ pub(super) fn spawn(
 }
 
 /// A socket with the message in it: it is there before its reader is, so nobody waits.
-fn tell(message: &Message) -> Result<(OwnedFd, Way), String> {
+fn tell(message: &Message, socket: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, Way), String> {
     let pair = || -> io::Result<(UnixStream, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         Ok((ours, theirs))
     };
     let (mut ours, theirs) = pair().map_err(|cause| cause.to_string())?;
-    ours.write_all(&message.line()?).map_err(|cause| format!("its settings: {cause}"))?;
+    let line = message.line()?;
+    let failed = |cause: io::Error| format!("its settings: {cause}");
+    match socket {
+        None => ours.write_all(&line).map_err(failed)?,
+        Some(socket) => {
+            let fds = [socket];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+            let sent = rustix::net::sendmsg(&ours, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL);
+            let sent = sent.map_err(|cause| failed(cause.into()))?;
+            ours.write_all(&line[sent..]).map_err(failed)?;
+        }
+    }
     Ok((theirs.into(), Way(ours)))
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,8 @@ pub struct WireLaunch {
     pub env: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Confinement::is_none")]
     pub confinement: Confinement,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     pub digest: Digest,
 }
 
@@ -106,6 +109,7 @@ impl From<&Launch> for WireLaunch {
             dir: launch.dir.clone(),
             env,
             confinement: launch.confinement.clone(),
+            listen: launch.listen,
             digest: launch.digest.clone(),
         }
     }
@@ -120,6 +124,7 @@ impl From<WireLaunch> for Launch {
             dir: wire.dir,
             env,
             confinement: wire.confinement,
+            listen: wire.listen,
             digest: wire.digest,
         }
     }
@@ -203,6 +208,7 @@ mod tests {
             dir: "/".into(),
             env: BTreeMap::from([("KEY".to_owned(), Secret::new("hunter2".to_owned()))]),
             confinement: Confinement { umask: Some(0o27), ..Confinement::default() },
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 80))),
             digest: Digest::of(b"x"),
         };
         let wire = WireLaunch::from(&launch);

@@ -1,6 +1,7 @@
 //! The keeper as the engine sees it: units, not services. A unit is a process that should run, under a name.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Launch {
     pub env: BTreeMap<String, Secret>,
     /// As whom and with which rights and limits of its own it runs.
     pub confinement: Confinement,
+    /// A socket that the keeper opens and hands on.
+    pub listen: Option<SocketAddr>,
     /// Keyed digest of all of the above.
     pub digest: Digest,
 }
@@ -308,6 +311,9 @@ pub struct Unit {
     /// It said `READY=1` itself.
     #[serde(default)]
     pub notified: bool,
+    /// The keeper that holds its listening socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<u32>,
     /// What it last said of itself (`STATUS=`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,

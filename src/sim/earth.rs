@@ -354,6 +354,7 @@ impl Earth {
             last_exit_at,
             ready: kept.state.ready(),
             notified: kept.state.notified(),
+            held_by: None,
             status: None,
             known: kept.state.known,
         })

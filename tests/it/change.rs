@@ -1,8 +1,11 @@
 //! Changes that do no harm: told instead of restarted, and taken back when they do not work.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::stage::{Stage, alive, free_port, kill, shell, wait_until};
+use crate::stage::{DEADLINE, Stage, alive, free_port, kill, shell, wait_until};
 
 /// A script that counts in a file how often it is told.
 fn told(stage: &Stage, more: &str) {
@@ -169,4 +172,78 @@ fn exit_codes_may_mean_success_or_the_end_of_trying() {
     assert!(stage.is_ready("after") && stage.is_ready("fine"));
     let lost = stage.get("lost");
     assert_eq!((lost["restarts"].as_u64(), lost["lastExit"].as_str()), (Some(0), Some("exit code 78")));
+}
+
+/// One request on a connection of its own. An error says at which step.
+fn ask(port: u16) -> Result<(), String> {
+    let failed = |what: &'static str| move |cause: std::io::Error| format!("{what}: {cause}");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(failed("connect"))?;
+    stream.set_read_timeout(Some(DEADLINE)).map_err(failed("timeout"))?;
+    let request = "GET /mailbox/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).map_err(failed("write"))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(failed("read"))?;
+    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(format!("answered {answer:?}")) }
+}
+
+#[test]
+fn a_restart_with_a_passed_socket_refuses_no_connection() {
+    let stage = Stage::new();
+    stage.hub();
+    let port = free_port();
+    let level =
+        |level: &str| stage.mailbox("box", port, &format!("  passSocket: true\n  env: {{ LOG_LEVEL: {level} }}\n"));
+    level("info");
+    stage.once(&[]).code(0);
+    let done = AtomicBool::new(false);
+    let (asked, lost) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let (mut asked, mut lost) = (0, Vec::new());
+            while !done.load(Ordering::Relaxed) {
+                asked += 1;
+                lost.extend(ask(port).err());
+            }
+            (asked, lost)
+        });
+        for value in ["warn", "error", "info", "warn", "error"] {
+            let before = stage.pid("box");
+            level(value);
+            stage.once(&[]).code(0);
+            assert_ne!(stage.pid("box"), before);
+        }
+        // A crash is no reason to refuse anybody either.
+        let before = stage.pid("box");
+        kill(before, "KILL");
+        wait_until("it to be back", || !alive(before) && stage.is_ready("box"));
+        done.store(true, Ordering::Relaxed);
+        client.join().expect("the client")
+    });
+    assert!(asked > 50, "only {asked} requests were made");
+    let refused: Vec<_> = lost.iter().filter(|why| why.starts_with("connect")).collect();
+    assert!(refused.is_empty(), "{refused:?} of {asked}");
+    // What the killed process had accepted already is lost with it; everything else is answered.
+    assert!(lost.len() <= 6, "{lost:?} of {asked}");
+    // Stopped for good, it refuses at once, and its port is free.
+    stage.run(&["down"]).code(0);
+    assert!(ask(port).is_err_and(|why| why.starts_with("connect")));
+}
+
+#[test]
+fn a_passed_socket_survives_the_keeper() {
+    let stage = Stage::new();
+    stage.hub();
+    let port = free_port();
+    stage.mailbox("box", port, "  passSocket: true\n");
+    stage.once(&[]).code(0);
+    let (pid, inode) = (stage.pid("box"), |pid: u64| fs::read_link(format!("/proc/{pid}/fd/3")).expect("a socket"));
+    let before = inode(pid);
+    let keeper: u64 =
+        fs::read_to_string(stage.path(".trueup/keeper.lock")).expect("a pid").trim().parse().expect("a pid");
+    kill(keeper, "KILL");
+    wait_until("the keeper to be gone", || !alive(keeper));
+    assert_eq!(stage.once(&[]).code(0).summary()["inSync"], true);
+    assert_eq!(stage.pid("box"), pid);
+    kill(pid, "KILL");
+    wait_until("it to be back", || !alive(pid) && stage.is_ready("box"));
+    assert_eq!(inode(stage.pid("box")), before, "the same socket, taken back from the process that had it");
 }

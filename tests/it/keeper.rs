@@ -163,6 +163,7 @@ fn shell(script: &str) -> Launch {
         dir: "/".into(),
         env: env.map(|(key, value)| (key.to_owned(), Secret::new(value.to_owned()))).into(),
         confinement: Default::default(),
+        listen: None,
         digest: Digest::of(script.as_bytes()),
     }
 }

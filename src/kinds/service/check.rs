@@ -27,6 +27,7 @@ pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem
     }
     look.restart(spec);
     look.reload(spec);
+    look.passed_socket(spec);
     look.environment(spec);
     look.routes(spec);
     look.dependencies(spec);
@@ -160,6 +161,25 @@ impl Look<'_> {
             let message = "`spec.reload` has no `files` to tell about";
             let problem = self.at_key(Code::MissingField, "/spec/reload", message).label("nothing would ever cause it");
             self.push(problem.hint("name the files that the program reads: `files: [app.conf]`"));
+        }
+    }
+
+    fn passed_socket(&mut self, spec: &ServiceSpec) {
+        if !spec.pass_socket {
+            return;
+        }
+        if spec.port.is_none() && spec.module.is_none() {
+            let message = "`spec.passSocket` has no port to open";
+            let problem = self.at_key(Code::MissingField, "/spec/passSocket", message);
+            self.push(problem.hint("add `port: auto` to the spec"));
+        }
+        let asks = |probe: &ProbeSpec| probe.tcp.is_none();
+        let told = spec.readiness.as_ref().map_or(spec.module.is_some(), asks);
+        if !told {
+            let at = if spec.readiness.is_some() { "/spec/readiness/tcp" } else { "/spec/passSocket" };
+            let message = "with `spec.passSocket` the port accepts connections before the program does";
+            let problem = self.at_key(Code::Conflict, at, message).label("this says nothing about the program");
+            self.push(problem.hint("say how it is ready: `readiness: { http: { path: /health } }`, or `notify: {}`"));
         }
     }
 

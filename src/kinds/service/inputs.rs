@@ -2,6 +2,7 @@
 //! plan, validate and the real start agree to the letter.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -210,6 +211,11 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
         part(format!("files.{name}"), text);
     }
 
+    let listen = setting.port.filter(|_| spec.pass_socket).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    if listen.is_some() {
+        part("passSocket".to_owned(), "");
+    }
+
     let whole: String = parts.iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
     let launch = Launch {
         program: found.program.clone(),
@@ -217,6 +223,7 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
         dir,
         env,
         confinement: found.rights.confinement.clone(),
+        listen,
         digest: Digest::keyed(key, whole.as_bytes()),
     };
     let probing = health::probing(setting, found, &launch);

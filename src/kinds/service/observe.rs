@@ -100,7 +100,8 @@ pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>
     let unit = units.iter().find(|u| u.name == *setting.name).cloned();
     let inputs = resolve(look, document, setting).await.map_err(Box::new);
     let group = unit.as_ref().and_then(|u| u.process.as_ref()).map(|p| p.pid);
-    let (holder, listens) = port_facts(look, units, setting.port, group);
+    let keeper = unit.as_ref().and_then(|u| u.held_by);
+    let (holder, listens) = port_facts(look, units, setting.port, group, keeper);
     let row = match &inputs {
         Ok(inputs) => row_state(look, inputs.row.as_ref()),
         Err(_) => RowState::Fine,
@@ -131,12 +132,27 @@ pub fn observe_unit(look: &Look<'_>, name: &Name) -> Observed<State> {
     })
 }
 
-fn port_facts(look: &Look<'_>, units: &[Unit], port: Option<u16>, group: Option<u32>) -> (PortHolder, Vec<u16>) {
+/// `keeper` is set when the keeper holds the unit's socket.
+fn port_facts(
+    look: &Look<'_>,
+    units: &[Unit],
+    port: Option<u16>,
+    group: Option<u32>,
+    keeper: Option<u32>,
+) -> (PortHolder, Vec<u16>) {
     let listeners = match &look.facts.listeners {
         Ok(listeners) => listeners,
         Err(error) => return (PortHolder::Unknown(error.to_string()), Vec::new()),
     };
-    let listens = group.map(|g| listeners.of_group(g)).unwrap_or_default();
+    let mut listens = group.map(|g| listeners.of_group(g)).unwrap_or_default();
+    let by_keeper = |port: &u16| {
+        let holders = listeners.by_port.get(port).map(Vec::as_slice).unwrap_or_default();
+        keeper.is_some() && holders.iter().any(|holder| holder.pid == keeper)
+    };
+    if let Some(port) = port.filter(by_keeper) {
+        listens.push(port);
+        return (PortHolder::Fine, listens);
+    }
     let Some(foreign) = port.and_then(|p| listeners.foreign(p, group)) else {
         return (PortHolder::Fine, listens);
     };

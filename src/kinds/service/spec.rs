@@ -37,6 +37,9 @@ pub struct ServiceSpec {
     /// The TCP port the module must listen on: a number, or `auto` to have a free one chosen once and kept. It is given to the
     /// program as PORT, and it is the authority: what the module or services.json say is corrected to it.
     pub port: Option<Port>,
+    /// Opens the port on 127.0.0.1 for the program and hands it over already listening (LISTEN_FDS, as systemd's socket units do), so
+    /// that a restart refuses no connection: those that come in between wait. The program must know how to take it.
+    pub pass_socket: bool,
     /// The name of this module's row in services.json, when it registers itself there.
     /// Default: the manifestName of module.json; none for a plain command.
     #[schemars(length(min = 1, max = 128))]

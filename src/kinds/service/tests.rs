@@ -78,6 +78,7 @@ fn unit(inputs: &Inputs, phase: Phase) -> Unit {
         last_exit_at: None,
         ready: true,
         notified: false,
+        held_by: None,
         status: None,
         known: true,
     }
