@@ -211,8 +211,8 @@ fn a_fork_bomb_meets_its_limit_and_ends_with_its_unit() {
             "  workingDir: /\n  user: {uid}\n  group: {uid}\n  restart: {{ policy: never }}\n  stop: {{ grace: 500ms }}\n  \
              resources: {{ cgroup: {cgroup}, rlimits: {{ nproc: 30 }} }}\n"
         );
-        // At most 2^7 - 1 of them, should nothing stop it; the first one forks first and so stays.
-        let script = "f() { if [ $1 -lt 6 ]; then (f $(($1+1))) & (f $(($1+1))) & fi; exec sleep 1000; }; f 0";
+        // At most 2^7 - 1 of them, should nothing stop it; the first one forks once, before all others, and so stays.
+        let script = "f() { if [ $1 -lt 6 ]; then (f $(($1+1))) & (f $(($1+1))) & fi; exec sleep 1000; }; (f 0) & exec sleep 1000";
         stage.write("bomb.yaml", &shell("bomb", script, &more));
         stage.once(&[]).code(0);
         wait_until("the limit is met", || stage.run(&["logs", "bomb"]).out.contains("fork"));
