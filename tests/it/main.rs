@@ -19,3 +19,4 @@ mod sim;
 mod stage;
 mod tidy;
 mod upgrade;
+mod trees;
