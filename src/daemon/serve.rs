@@ -40,7 +40,7 @@ pub(super) struct Serving<'a> {
     pub bell: &'a dyn Bell,
     pub ringer: Ringer,
     pub clients: UnboundedReceiver<Client>,
-    /// `--allow-prune N` of the daemon itself.
+    /// `--allow-prune N` of the daemon itself; used up by its first use.
     pub allow_prune: Option<usize>,
     pub sink: &'a mut dyn FnMut(Line),
     /// Called after every tick with the paths outside the tree that matter.
@@ -56,7 +56,7 @@ pub(super) enum EndedBy {
 
 /// Serves until cancelled or told to go down.
 pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
-    let Serving { engine, bell, ringer: _ringer, mut clients, allow_prune, sink, watched } = serving;
+    let Serving { engine, bell, ringer: _ringer, mut clients, mut allow_prune, sink, watched } = serving;
     let clock = engine.world().clock.clone();
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut shown = Shown::default();
@@ -95,6 +95,10 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             }
         };
         totals.add(&report);
+        if report.by_number && mode.allow_prune == allow_prune {
+            // A number is for one removal, not for every later one of its size.
+            allow_prune = None;
+        }
         shown.report(&report, sink);
         watched(&report);
         if !ready {

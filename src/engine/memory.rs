@@ -28,6 +28,9 @@ struct Tries {
     failure: Option<String>,
 }
 
+/// So long a removal counts against the budget of later ones.
+pub const PRUNE_WINDOW: Millis = Millis(600_000);
+
 /// The engine's memory.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -35,6 +38,8 @@ pub struct Memory {
     missing: BTreeMap<ResourceId, Tick>,
     /// Removals that were admitted by the budget and are under way.
     pub admitted: BTreeSet<ResourceId>,
+    /// When removals within the budget were admitted.
+    removals: BTreeMap<ResourceId, Tick>,
     /// Services that a person asked to restart.
     pub requested: BTreeSet<Name>,
     /// How often in a row nothing could be done while something was unsettled.
@@ -107,6 +112,17 @@ impl Memory {
     pub fn attempts(&self, id: &ResourceId) -> (u32, Option<&str>) {
         let of_it = self.tries.iter().filter(|((other, _), _)| other == id).map(|(_, tries)| tries);
         of_it.fold((0, None), |(count, failure), t| (count.max(t.count), t.failure.as_deref().or(failure)))
+    }
+
+    /// Notes removals that the budget admitted.
+    pub fn removing(&mut self, ids: impl Iterator<Item = ResourceId>, now: Tick) {
+        self.removals.extend(ids.map(|id| (id, now)));
+    }
+
+    /// What was removed within the window and still counts.
+    pub fn removed_recently(&mut self, now: Tick) -> BTreeSet<ResourceId> {
+        self.removals.retain(|_, at| (now - *at) < PRUNE_WINDOW);
+        self.removals.keys().cloned().collect()
     }
 
     /// Splits missing documents into those missed long enough and those that need a second look.

@@ -31,6 +31,8 @@ pub struct Report {
     /// Files outside the tree that matter: envFiles, secret files, module.json, services.json.
     pub also: BTreeSet<PathBuf>,
     pub refusal: Option<Refusal>,
+    /// `--allow-prune` was needed, and used.
+    pub by_number: bool,
     pub held: BTreeSet<ResourceId>,
     /// How many of them failed their trial.
     pub rolled_back: usize,

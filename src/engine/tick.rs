@@ -43,6 +43,8 @@ impl Engine {
         self.memory.reopened.extend(looked.open.iter().map(|line| line.resource.clone()));
         let trials = self.trials(&looked);
         let requested = std::mem::take(&mut self.memory.requested);
+        let now = self.world.clock.now();
+        let recent = self.memory.removed_recently(now);
         let input = Input {
             desired: &looked.desired,
             owned: &looked.owned,
@@ -52,6 +54,7 @@ impl Engine {
             requested: &requested,
             reopened: &self.memory.reopened,
             admitted: &self.memory.admitted,
+            recent: &recent,
             down: mode.down,
             kick: mode.kick,
             allow_prune: mode.allow_prune,
@@ -61,6 +64,11 @@ impl Engine {
         let plan = plan::make(&input);
         let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
         self.memory.requested = requested;
+        if !checked.plan().by_number {
+            // What a person's number allowed was never the budget's; what goes on is counted already.
+            let fresh: Vec<_> = checked.plan().pruned.difference(&self.memory.admitted).cloned().collect();
+            self.memory.removing(fresh.into_iter().filter(|id| id.kind == KindName::Service), now);
+        }
         self.memory.admitted.clone_from(&checked.plan().pruned);
         if mode.dry {
             return self.report(&looked, &checked, super::execute::Executed::default(), &trials, mode);
@@ -125,6 +133,7 @@ impl Engine {
             problems: looked.desired.problems.iter().chain(&plan.problems).cloned().collect(),
             sources: looked.desired.sources.clone(),
             refusal: plan.refusal.clone(),
+            by_number: plan.by_number,
             pruned: executed.released,
             interval: Some(looked.hub.interval),
             ..Report::default()

@@ -42,6 +42,8 @@ pub struct Input<'a> {
     pub reopened: &'a BTreeSet<ResourceId>,
     /// Removals that were within the budget in an earlier tick and go on.
     pub admitted: &'a BTreeSet<ResourceId>,
+    /// Removals within the budget a short while ago.
+    pub recent: &'a BTreeSet<ResourceId>,
     /// Everything is to be stopped and kept.
     pub down: bool,
     /// What crashed too often is tried at once.
@@ -75,15 +77,17 @@ pub struct Plan {
     pub frozen: BTreeSet<ResourceId>,
     /// Removals of this plan.
     pub pruned: BTreeSet<ResourceId>,
+    /// They are beyond the budget, and allowed by `--allow-prune`.
+    pub by_number: bool,
 }
 
 /// Makes the plan.
 pub fn make(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
     let candidates: BTreeSet<&ResourceId> = input.leaving.keys().collect();
-    let admitted = if input.down { Ok(BTreeSet::new()) } else { budget::admit(input, &candidates) };
+    let admitted = if input.down { Ok(budget::Admitted::default()) } else { budget::admit(input, &candidates) };
     match admitted {
-        Ok(admitted) => plan.pruned = admitted,
+        Ok(admitted) => (plan.pruned, plan.by_number) = (admitted.ids, admitted.by_number),
         Err(refusal) => plan.refusal = Some(refusal),
     }
     plan_leaving(input, &mut plan);

@@ -467,3 +467,43 @@ fn the_same_seed_is_the_same_life() {
         assert_eq!(life(seed, &dir), life(seed, &dir));
     }
 }
+
+#[test]
+fn a_slow_deletion_is_counted_as_a_whole() {
+    let dir = scratch();
+    let story = story(12, &dir);
+    story.write("hub.yaml", &hub());
+    for i in 0..8 {
+        story.write(&format!("s{i}.yaml"), &service(&format!("s{i}"), "well", &format!("{}", 3000 + i), 1, None));
+    }
+    let mut engine = story.engine();
+    let mut go = |mode| story.go(&mut engine, mode, Millis(60_000)).expect("a run");
+    let remove = |i: u32| drop(story.earth.borrow_mut().tree.as_mut().expect("a tree").remove(&format!("s{i}.yaml")));
+    go(Mode::default());
+    // One at a time, a minute apart: three are within the budget, the fourth is one too many.
+    for i in 0..3 {
+        remove(i);
+        assert_eq!(go(Mode::default()).2.pruned, 1);
+        story.earth.borrow_mut().advance(Millis(60_000));
+    }
+    remove(3);
+    let (_, report, _) = go(Mode::default());
+    let refusal = report.refusal.expect("a refusal");
+    assert_eq!((refusal.recent, refusal.hint().as_str()), (3, "if that is meant, say so with --allow-prune 1"));
+    assert_eq!(story.fingerprint().len(), 5);
+    // A number that was given is not counted against the next ones, and later everything counts anew.
+    let (_, report, summary) = go(Mode { allow_prune: Some(1), ..Mode::default() });
+    assert!(report.refusal.is_none() && summary.pruned == 1, "{summary:?}");
+    while story.earth.borrow().now.0 < 735_000 {
+        story.earth.borrow_mut().advance(Millis(10_000));
+    }
+    remove(4);
+    assert_eq!(go(Mode::default()).2.pruned, 1);
+    // What came back was not lost.
+    story.write("s4.yaml", &service("s4", "well", "3004", 1, None));
+    go(Mode::default());
+    remove(5);
+    remove(6);
+    remove(7);
+    assert_eq!(go(Mode::default()).2.pruned, 3);
+}
