@@ -5,6 +5,7 @@ mod budget;
 mod check;
 pub mod status;
 mod step;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -159,9 +160,9 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         home: input.home,
         kick: input.kick,
         outlived: outlived.as_deref(),
-        makes_way: makes_way(input, name, record.as_ref()),
         trial: input.trials.get(name).copied(),
         rolled_back: resource.held.as_ref().is_some_and(|held| held.failed),
+        makes_way: way::makes_way(input, name, record.as_ref()),
         by_command: spec.command.is_some(),
     };
     let intent = service::plan(&view);
@@ -281,12 +282,6 @@ fn outlived(input: &Input<'_>, name: &Name, spec: &ServiceSpec) -> Option<String
     let own = started(name)?;
     let younger = |d: &&Dependency| d.restart && started(&d.service).is_some_and(|other| other > own);
     spec.depends_on.iter().find(younger).map(|d| ResourceId::service(&d.service).to_string())
-}
-
-/// Whether the port that a service's process was given is now another service's.
-fn makes_way(input: &Input<'_>, name: &Name, record: Option<&Record>) -> bool {
-    let Some(given) = record.and_then(|r| r.port) else { return false };
-    input.ports.iter().any(|(other, port)| other != name && *port == given)
 }
 
 /// The first dependency that has not come far enough. Dependencies are planned first, so their standings are there.

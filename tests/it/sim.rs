@@ -507,3 +507,27 @@ fn a_slow_deletion_is_counted_as_a_whole() {
     remove(7);
     assert_eq!(go(Mode::default()).2.pruned, 3);
 }
+
+#[test]
+fn nobody_makes_way_for_what_cannot_move() {
+    let dir = scratch();
+    let story = story(13, &dir);
+    three(&story);
+    settle(&story, "start");
+    let before = story.fingerprint();
+    // The ports are swapped, and the partner's new version has no program: it stays where it is, so nobody can move.
+    story.write("a.yaml", &service("a", "well", "2003", 1, None));
+    story.write("c.yaml", &service("c", "well", "2001", 1, None).replace("[ sim,", "[ missing,"));
+    let (verdict, _, _) = story.run(Mode::default(), Millis(60_000)).expect("a run");
+    assert_ne!(verdict, Verdict::Settled);
+    assert_eq!(story.fingerprint(), before, "a healthy service was stopped for nothing");
+    // Suspended, it lets go, and the other moves.
+    let suspended = service("c", "well", "2001", 1, None) + "  suspend: true\n";
+    story.write("c.yaml", &suspended);
+    settle(&story, "suspended");
+    let port = |name: &str| story.pid(name).and_then(|pid| story.earth.borrow().procs[&pid].port);
+    assert_eq!((port("a"), port("c")), (Some(2003), None));
+    story.write("c.yaml", &service("c", "well", "2001", 1, None));
+    settle(&story, "back");
+    assert_eq!((port("a"), port("c")), (Some(2003), Some(2001)));
+}
