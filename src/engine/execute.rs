@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::task::Poll;
 
 use super::look::{self, Looked};
+use super::memory::Attempt;
 use super::{Engine, EngineError, Sink};
 use crate::kinds::Action;
 use crate::kinds::service::apply::{self, Outcome};
@@ -12,7 +13,7 @@ use crate::kinds::service::observe::Record;
 use crate::kinds::service::plan::Action as ServiceAction;
 use crate::kinds::service::trial::{Proven, Refused};
 use crate::model::digest::Digest;
-use crate::model::event::Event;
+use crate::model::event::{Cause, Event};
 use crate::model::id::{ResourceId, StepId};
 use crate::model::output::{OutcomeWord, StepLine};
 use crate::model::time::Tick;
@@ -90,7 +91,13 @@ impl Engine {
                 }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
                 let dice = self.world.dice.roll();
-                self.memory.tried(&step.resource, step.action.word(), &key(step), failure, started, dice);
+                let attempt = Attempt {
+                    id: &step.resource,
+                    action: step.action.word(),
+                    key: &key(step),
+                    against_drift: step.cause == Cause::Drift,
+                };
+                self.memory.tried(attempt, failure, started, dice);
                 let mut line = step.line(word);
                 line.message.clone_from(&message);
                 line.duration_ms = took.0;

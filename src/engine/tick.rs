@@ -157,8 +157,8 @@ impl Engine {
             // What has a step of its own under way is told by that step.
             let moving = report.steps.iter().any(|s| s.resource == *id && moves(s));
             if standing.settled() && !acted {
-                self.memory.settled(id);
-            } else if !standing.settled() {
+                self.memory.settled(id, self.world.clock.now());
+            } else if !standing.settled() || fought(&report, id, self.memory.attempts(id).0 >= HOPELESS_AFTER) {
                 unsettled = true;
                 let hopeless = standing.doomed || self.memory.attempts(id).0 >= HOPELESS_AFTER;
                 hope |= !hopeless;
@@ -221,7 +221,7 @@ impl Engine {
             held: held.map(|h| h.message.clone()),
             rolled_back: held.is_some_and(|h| h.failed),
             frozen,
-            no_progress: (attempts >= STALLED_AFTER && !standing.settled())
+            no_progress: (attempts >= STALLED_AFTER && (!standing.settled() || standing.drifted.is_some()))
                 .then(|| format!("the same step was tried {attempts} times in a row")),
             failure: failure.map(str::to_owned),
             generation: looked.owned.get(id).map_or(0, |o| o.generation),
@@ -313,6 +313,11 @@ impl Engine {
         });
         young.chain(pause).chain([grown]).min()
     }
+}
+
+/// Whether something well by itself is put right again and again, and goes wrong again.
+fn fought(report: &Report, id: &ResourceId, often: bool) -> bool {
+    often && report.later.iter().any(|s| s.resource == *id && s.cause == Cause::Drift)
 }
 
 /// Whether a step is done, or would be done at once.

@@ -531,3 +531,27 @@ fn nobody_makes_way_for_what_cannot_move() {
     settle(&story, "back");
     assert_eq!((port("a"), port("c")), (Some(2003), Some(2001)));
 }
+
+#[test]
+fn a_module_that_rewrites_its_row_is_not_fought_without_pause() {
+    let dir = scratch();
+    let story = story(14, &dir);
+    three(&story);
+    let mut engine = story.engine();
+    story.go(&mut engine, Mode::default(), Millis(60_000)).expect("a run");
+    let begun = story.earth.borrow().now;
+    let (mut put, mut last) = (0, None);
+    while (story.earth.borrow().now - begun) < Millis(60_000) {
+        story.earth.borrow_mut().set_row("row-a", 9_999);
+        let (_, report, summary) = story.go(&mut engine, Mode::default(), Millis(60)).expect("a run");
+        put += summary.changed;
+        last = Some(report);
+        story.earth.borrow_mut().advance(Millis(20));
+    }
+    assert!((3..10).contains(&put), "{put} times in a minute");
+    let last = last.expect("a report");
+    let wait = last.waits.iter().find(|w| w.resource.name.as_str() == "a").expect("it is told");
+    assert!(wait.doomed && !last.settled, "{wait:?}");
+    // When the module gives up, all is well after a while.
+    settle(&story, "peace");
+}

@@ -11,7 +11,7 @@ use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::unit::Millis;
 use crate::ports::keeper::{Exit, Phase, Unit};
-use crate::ports::probes::Verdict;
+use crate::ports::probes::{Ask, Verdict};
 
 /// How long a process may run without its port before listening on others only counts as drift: programs open ports in any order.
 pub const PORT_GRACE: Millis = Millis(2_000);
@@ -430,13 +430,19 @@ fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         return follow(view, inputs, outlived);
     }
     let mut intent = Intent::rest(standing(state, unit));
-    if let Some(elsewhere) = listens_elsewhere(state, inputs, unit) {
+    let elsewhere = listens_elsewhere(state, inputs, unit);
+    if let Some(elsewhere) = elsewhere.as_ref().filter(|_| intent.standing.ready && !asks_own_port(inputs)) {
+        // Its own word is that it is well there; another start would listen there again.
+        intent.standing.drifted = Some((Reason::ListensElsewhere, elsewhere.clone()));
+    } else if let Some(elsewhere) = elsewhere {
         let standing = Standing::down(Reason::ListensElsewhere, elsewhere.clone());
         intent.standing =
             Standing { started: true, drifted: Some((Reason::ListensElsewhere, elsewhere.clone())), ..standing };
         let action = Action::Restart { inputs: Box::new(inputs.clone()), again: true };
         intent.steps.push(step(action, Reason::ListensElsewhere, Cause::Drift, elsewhere, "/spec/port"));
-    } else if !unit.known {
+        return intent;
+    }
+    if !unit.known {
         let action = Action::Update(Box::new(inputs.clone()));
         intent.steps.push(step(action, Reason::Readopted, Cause::Drift, "the keeper was restarted", ""));
     } else if unit.policy != inputs.policy {
@@ -565,6 +571,15 @@ fn listens_elsewhere(state: &State, inputs: &Inputs, unit: &Unit) -> Option<Stri
     let hint =
         if inputs.row.is_none() { " (if it finds its port in services.json, name its row: registersAs)" } else { "" };
     Some(format!("listens on {} instead of {port}{hint}", others.join(", ")))
+}
+
+/// Whether the readiness probe asks for what listens on the service's port.
+fn asks_own_port(inputs: &Inputs) -> bool {
+    match inputs.probe.as_ref().map(|probe| &probe.ask) {
+        Some(Ask::Http { port, .. } | Ask::Tcp { port }) => Some(*port) == inputs.port,
+        Some(Ask::Exec { .. }) => false,
+        None => true,
+    }
 }
 
 /// How a unit stands whose process is the wanted one.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use super::inputs::{self, Found, Inputs, Rights, Setting};
 use super::observe::{PortHolder, Record, RowState, State};
 use super::plan::{Action, Intent, PORT_GRACE, Unmet, View, Wish, plan};
-use super::spec::{Cores, EnvName, Identity, Port, ReloadSpec, ResourceSpec, ServiceSpec, StopSignal};
+use super::spec::{
+    Cores, EnvName, Identity, Port, ProbeSpec, ReloadSpec, ResourceSpec, ServiceSpec, StopSignal, TcpProbe,
+};
 use super::trial::Trial;
 use crate::kinds::service::health::Health;
 use crate::model::condition::Reason;
@@ -266,6 +268,21 @@ fn a_drifted_row_is_put_back_before_anything_derives_from_it() {
     check(&case, &["spawn Absent Drift"], Reason::Absent);
     let drifted = case.intent().standing.drifted.expect("surfaced");
     assert_eq!(drifted.0, Reason::RowConflict);
+}
+
+#[test]
+fn what_is_ready_by_its_own_probe_is_not_restarted_for_listening_elsewhere() {
+    let mut spec = spec();
+    let tcp = TcpProbe { port: Some(19_415) };
+    spec.readiness = Some(Readiness { tcp: Some(tcp), ..Readiness::default() });
+    let mut case = fine();
+    case.wants(&spec);
+    case.changed = false;
+    case.state.listens = vec![19_415];
+    check(&case, &[], Reason::ProbeSucceeded);
+    assert_eq!(case.intent().standing.drifted.expect("surfaced").0, Reason::ListensElsewhere);
+    case.state.verdict = Verdict::Bad("refused".into());
+    check(&case, &["restart ListensElsewhere Drift"], Reason::ListensElsewhere);
 }
 
 #[test]
