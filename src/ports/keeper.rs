@@ -216,6 +216,18 @@ impl Restart {
         matches!(exit, Exit::Code(code) if *code == 0 || self.success.contains(code))
     }
 
+    /// Whether what ended like this is started again.
+    pub fn restarts(&self, exit: Option<&Exit>) -> bool {
+        if exit.is_some_and(|exit| self.gave_up(exit)) {
+            return false;
+        }
+        match self.when {
+            RestartWhen::Always => true,
+            RestartWhen::OnFailure => !exit.is_some_and(|exit| self.succeeded(exit)),
+            RestartWhen::Never => false,
+        }
+    }
+
     /// Whether it said that another attempt is of no use.
     pub fn gave_up(&self, exit: &Exit) -> bool {
         matches!(exit, Exit::Code(code) if self.fatal.contains(code))

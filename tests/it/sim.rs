@@ -555,3 +555,23 @@ fn a_module_that_rewrites_its_row_is_not_fought_without_pause() {
     // When the module gives up, all is well after a while.
     settle(&story, "peace");
 }
+
+#[test]
+fn a_new_restart_policy_wakes_what_has_ended() {
+    let dir = scratch();
+    let story = story(15, &dir);
+    story.write("hub.yaml", &hub());
+    story.write("e.yaml", &service("e", "once", "2021", 1, None));
+    settle(&story, "started");
+    while story.pid("e").is_some() {
+        story.earth.borrow_mut().advance(Millis(10));
+    }
+    settle(&story, "ended");
+    story.write("e.yaml", &service("e", "once", "2021", 1, None).replace("never", "always"));
+    let _ = story.run(Mode::default(), Millis(2_000));
+    let starts = *story.earth.borrow().starts.get(&Name::new("e").expect("a name")).expect("it was started");
+    assert!(starts > 1, "it runs again and again, as asked: {starts}");
+    story.write("e.yaml", &service("e", "once", "2021", 1, None));
+    let _ = story.run(Mode::default(), Millis(60_000));
+    settle(&story, "ended again");
+}

@@ -295,7 +295,7 @@ fn run(view: &View<'_>, state: &State) -> Intent {
             Intent::rest(Standing::down(Reason::Stopping, "its earlier process is being stopped"))
         }
         Some(unit) if unit.phase == Phase::Ended && unit.digest == inputs.launch.digest && !view.requested => {
-            ended(unit)
+            ended(view, state, inputs, unit)
         }
         unit => start(view, state, inputs, unit.as_ref()),
     };
@@ -391,8 +391,30 @@ fn wanted_port(state: &State) -> Option<u16> {
     }
 }
 
-/// It ran to its end, and its policy says that this was it.
-fn ended(unit: &Unit) -> Intent {
+/// It ran to its end, and the policy that the keeper has says that this was it.
+fn ended(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Intent {
+    if unit.policy == inputs.policy {
+        return has_ended(unit);
+    }
+    let runs_again = inputs.policy.restart.restarts(unit.last_exit.as_ref());
+    let mut update = policy_step(view, inputs, unit);
+    if !runs_again {
+        let mut intent = has_ended(unit);
+        intent.steps.push(update);
+        return intent;
+    }
+    update.detail = "it runs again".to_owned();
+    if let Some(unmet) = view.unmet {
+        let standing = Standing::down(Reason::DependencyNotReady, unmet.message.clone());
+        let mut intent = Intent::act(Standing { doomed: unmet.doomed, ..standing }, update);
+        intent.gate = Some(unmet.message.clone());
+        return intent;
+    }
+    let standing = Standing::down(Reason::PolicyChanged, "to be run again: its restart policy changed");
+    port_taken(state).unwrap_or_else(|| Intent::act(standing, update))
+}
+
+fn has_ended(unit: &Unit) -> Intent {
     if let Some(exit) = unit.last_exit.as_ref().filter(|exit| unit.policy.restart.succeeded(exit)) {
         let mut standing = Standing::down(Reason::Completed, format!("ran to its end with {exit}"));
         standing.completed = true;
@@ -446,15 +468,7 @@ fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         let action = Action::Update(Box::new(inputs.clone()));
         intent.steps.push(step(action, Reason::Readopted, Cause::Drift, "the keeper was restarted", ""));
     } else if unit.policy != inputs.policy {
-        let cause = if view.changed { Cause::Intent } else { Cause::Drift };
-        let action = Action::Update(Box::new(inputs.clone()));
-        intent.steps.push(step(
-            action,
-            Reason::PolicyChanged,
-            cause,
-            "no restart needed",
-            policy_pointer(unit, inputs),
-        ));
+        intent.steps.push(policy_step(view, inputs, unit));
     } else if let Some(step) = reload(view, inputs, unit) {
         intent.steps.push(step);
     }
@@ -485,6 +499,12 @@ fn follow(view: &View<'_>, inputs: &Inputs, dependency: &str) -> Intent {
         intent.gate = Some(unmet.message.clone());
     }
     intent
+}
+
+fn policy_step(view: &View<'_>, inputs: &Inputs, unit: &Unit) -> Wanted {
+    let cause = if view.changed { Cause::Intent } else { Cause::Drift };
+    let action = Action::Update(Box::new(inputs.clone()));
+    step(action, Reason::PolicyChanged, cause, "no restart needed", policy_pointer(unit, inputs))
 }
 
 fn policy_pointer(unit: &Unit, inputs: &Inputs) -> &'static str {

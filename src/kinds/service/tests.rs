@@ -20,7 +20,7 @@ use crate::model::secret::Secret;
 use crate::model::span::Span;
 use crate::model::time::Timestamp;
 use crate::model::unit::{Bytes, Millis};
-use crate::ports::keeper::{Bounds, Ceilings, Confinement, Exit, Phase, Process, Unit};
+use crate::ports::keeper::{Bounds, Ceilings, Confinement, Exit, Phase, Process, RestartWhen, Unit};
 use crate::ports::machine::Account;
 use crate::ports::probes::Verdict;
 use crate::ports::sockets::Holder;
@@ -349,6 +349,28 @@ fn what_ran_to_its_end_runs_again_only_when_it_changed() {
     new.command = Some(vec!["web".into(), "again".into()]);
     case.wants(&new);
     check(&case, &["spawn Changed Intent"], Reason::Absent);
+}
+
+#[test]
+fn a_changed_policy_reaches_what_has_ended() {
+    let mut case = fine();
+    case.unit().phase = Phase::Ended;
+    case.unit().process = None;
+    case.unit().last_exit = Some(Exit::Code(1));
+    case.unit().policy.restart.when = RestartWhen::Never;
+    case.changed = true;
+    check(&case, &["update PolicyChanged Intent"], Reason::PolicyChanged);
+    assert_eq!(case.intent().steps[0].pointer, "/spec/restart");
+    case.unmet = Some(Unmet { message: "db is not ready".into(), doomed: false });
+    assert_eq!(case.intent().gate.as_deref(), Some("db is not ready"));
+    // Another setting is told too, and what ended stays ended.
+    case.unmet = None;
+    case.unit().policy = inputs_of(&spec(), &[]).policy;
+    case.unit().policy.log_keep += 1;
+    let inputs = case.state.inputs.as_mut().and_then(|i| i.as_mut().ok()).expect("good inputs");
+    inputs.policy.restart.when = RestartWhen::Never;
+    case.unit().policy.restart.when = RestartWhen::Never;
+    check(&case, &["update PolicyChanged Intent"], Reason::Failed);
 }
 
 #[test]
