@@ -11,7 +11,7 @@ use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
 use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
-use crate::kinds::service::observe::{self, State};
+use crate::kinds::service::observe::{self, Record, State};
 use crate::kinds::{Spec, schema};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
@@ -66,6 +66,7 @@ impl Engine {
             listeners,
             rows: self.world.registry.rows(&home),
             wanted_rows: wanted_rows(&desired, &ports),
+            kept_rows: kept_rows(&owned, &home),
             home: home.clone(),
             key: self.world.store.key()?,
         };
@@ -221,6 +222,13 @@ fn wanted_rows(desired: &Desired, ports: &BTreeMap<Name, u16>) -> BTreeMap<Strin
         Some((name.to_owned(), *ports.get(&id.name)?))
     };
     desired.resources.iter().filter_map(row).collect()
+}
+
+/// The rows that we keep in this home.
+fn kept_rows(owned: &BTreeMap<ResourceId, Owned>, home: &Path) -> BTreeMap<Name, String> {
+    let here = |record: &Record| record.home.as_deref().is_some_and(|of| Path::new(of) == home);
+    let row = |(id, owned): (&ResourceId, &Owned)| Some((id.name.clone(), record_of(Some(owned)).filter(here)?.row?));
+    owned.iter().filter_map(row).collect()
 }
 
 fn is_probed(state: &State) -> bool {

@@ -15,6 +15,7 @@ pub use check::{CheckedPlan, check};
 pub use step::{Claim, Step};
 
 use crate::desired::{Desired, Held, Resource};
+use crate::kinds::service::inputs;
 use crate::kinds::service::observe::{Record, State};
 use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
 use crate::kinds::service::spec::{Dependency, DependencyCondition, ServiceSpec};
@@ -196,7 +197,11 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             }
             continue;
         }
-        let record = record_of(input.owned.get(id));
+        // A row that another service goes on with is not taken away with this one.
+        let record = record_of(input.owned.get(id)).map(|record| {
+            let row = record.row.filter(|row| !wants_row(input, row));
+            Record { row, ..record }
+        });
         let unknown = Observed::Unknown("not looked at".to_owned());
         let unmet = live_dependents(input, &id.name);
         let wish = match (input.down, admitted) {
@@ -223,6 +228,14 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
         };
         take(service::plan(&view), id, &|_| leaving.origin.clone(), plan);
     }
+}
+
+fn wants_row(input: &Input<'_>, row: &str) -> bool {
+    let name = |resource: &Resource| {
+        let spec = resource.spec.as_service()?;
+        Some(inputs::row_name(spec, resource.module.as_deref())? == row)
+    };
+    input.desired.resources.values().any(|resource| name(resource) == Some(true))
 }
 
 fn hub_release(id: &ResourceId, leaving: &Leaving) -> Step {

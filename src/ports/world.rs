@@ -14,6 +14,7 @@ use super::registry::{Registry, Row};
 use super::secrets::Secrets;
 use super::sockets::{Listeners, Sockets};
 use super::store::Store;
+use crate::model::id::Name;
 
 /// Facts about where we run; they do not change while we do.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Facts {
     pub rows: Result<Vec<Row>, PortError>,
     /// The port that each row of ours is to say, by row name.
     pub wanted_rows: BTreeMap<String, u16>,
+    /// The row that each service has in this home as far as we know, by service.
+    pub kept_rows: BTreeMap<Name, String>,
     /// The folder that holds services.json; modules get it as `PARACHUTE_HOME`.
     pub home: PathBuf,
     pub key: [u8; 32],

@@ -575,3 +575,71 @@ fn a_new_restart_policy_wakes_what_has_ended() {
     let _ = story.run(Mode::default(), Millis(60_000));
     settle(&story, "ended again");
 }
+
+/// Every crash on the way from one tree to another ends in the same place.
+fn sweep(dir: &tempfile::TempDir, begin: impl Fn(&Story), change: impl Fn(&Story), arrived: impl Fn(&Story, &str)) {
+    let path = dir.path().join("sweep.db");
+    let before = Story::new(7, ledger(path.clone()));
+    begin(&before);
+    settle(&before, "before");
+    let fork = || {
+        let copy = dir.path().join(format!("{:x}.db", fresh()));
+        std::fs::copy(&path, &copy).expect("the ledger is copied");
+        let story = before.fork(ledger(copy));
+        change(&story);
+        story
+    };
+    let plain = fork();
+    plain.fate.reborn(None, 0, 7);
+    plain.run(Mode::default(), Millis(60_000)).expect("a plain run");
+    arrived(&plain, "without a crash");
+    for call in 0..plain.fate.calls() {
+        for side in [Side::Before, Side::After] {
+            let (story, what) = (fork(), format!("death {side:?} call {call}"));
+            let (verdict, report, _) = story.live(Some((call, side)), 0).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(verdict, Verdict::Settled, "{what}: {:?}", report.waits);
+            story.quiet().unwrap_or_else(|e| panic!("{what}: {e}"));
+            arrived(&story, &what);
+        }
+    }
+}
+
+/// The rows of services.json, sorted.
+fn rows(story: &Story) -> Vec<(String, Option<u16>)> {
+    let mut rows: Vec<_> = story.earth.borrow().rows.iter().map(|r| (r.name.clone(), r.port)).collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn a_row_follows_its_new_name_and_leaves_none_behind() {
+    let begin = |story: &Story| three(story);
+    let change = |story: &Story| {
+        let text = service("a", "well", "2001", 1, None).replace("registersAs: row-a", "registersAs: row-new");
+        story.write("a.yaml", &text);
+    };
+    let arrived = |story: &Story, what: &str| {
+        let names: Vec<String> = rows(story).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["row-b", "row-c", "row-new"], "{what}");
+    };
+    sweep(&scratch(), begin, change, arrived);
+}
+
+#[test]
+fn a_renamed_service_keeps_its_row() {
+    let begin = |story: &Story| three(story);
+    let change = |story: &Story| {
+        story.earth.borrow_mut().tree.as_mut().expect("a tree").remove("c.yaml");
+        let text = service("new", "well", "2003", 1, None).replace("registersAs: row-new", "registersAs: row-c");
+        story.write("new.yaml", &text);
+        let mut earth = story.earth.borrow_mut();
+        let row = earth.rows.iter_mut().find(|r| r.name == "row-c").expect("the row");
+        row.rest.insert("theirs".to_owned(), true.into());
+    };
+    let arrived = |story: &Story, what: &str| {
+        let earth = story.earth.borrow();
+        let row = earth.rows.iter().find(|r| r.name == "row-c").unwrap_or_else(|| panic!("no row: {what}"));
+        assert_eq!((row.port, row.rest.contains_key("theirs")), (Some(2003), true), "{what}");
+    };
+    sweep(&scratch(), begin, change, arrived);
+}

@@ -86,6 +86,8 @@ pub struct State {
     /// Ports on which the service's own processes listen; empty when unknown.
     pub listens: Vec<u16>,
     pub row: RowState,
+    /// The row that it had under another name, still there and wanted by nobody.
+    pub old_row: Option<String>,
     pub health: Health,
     /// How long its process has been up.
     pub uptime: Millis,
@@ -101,14 +103,14 @@ pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>
     let inputs = resolve(look, document, setting).await.map_err(Box::new);
     let group = unit.as_ref().and_then(|u| u.process.as_ref()).map(|p| p.pid);
     let (holder, listens) = port_facts(look, units, setting.port, group);
-    let row = match &inputs {
-        Ok(inputs) => row_state(look, inputs.row.as_ref()),
-        Err(_) => RowState::Fine,
+    let (row, old_row) = match &inputs {
+        Ok(inputs) => rows(look, setting.name, inputs.row.as_ref()),
+        Err(_) => (RowState::Fine, None),
     };
     let health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
     let started = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(wall, |p| p.started);
     let uptime = Millis(u64::try_from(wall.0 - started.0).unwrap_or(0));
-    Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, health, uptime })
+    Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, old_row, health, uptime })
 }
 
 /// What is seen of a service that is only to be stopped: its unit is all that matters.
@@ -126,6 +128,7 @@ pub fn observe_unit(look: &Look<'_>, name: &Name) -> Observed<State> {
         holder: PortHolder::Fine,
         listens: Vec::new(),
         row: RowState::Fine,
+        old_row: None,
         health: Health::unknown(),
         uptime: Millis(0),
     })
@@ -149,16 +152,26 @@ fn port_facts(look: &Look<'_>, units: &[Unit], port: Option<u16>, group: Option<
     (holder, listens)
 }
 
-fn row_state(look: &Look<'_>, wanted: Option<&WantedRow>) -> RowState {
-    let Some(wanted) = wanted else { return RowState::Fine };
+/// How its row stands, and the row that it had before under another name.
+fn rows(look: &Look<'_>, name: &Name, wanted: Option<&WantedRow>) -> (RowState, Option<String>) {
     let rows = match &look.facts.rows {
         Ok(rows) => rows,
-        Err(error) => return RowState::Unknown(error.to_string()),
+        Err(error) => return (RowState::Unknown(error.to_string()), None),
     };
+    let renamed = |old: &&String| wanted.is_none_or(|row| row.name != **old);
+    let unwanted = |old: &&String| !look.facts.wanted_rows.contains_key(*old) && rows.iter().any(|r| r.name == **old);
+    let old = look.facts.kept_rows.get(name).filter(renamed).filter(unwanted);
+    let state = wanted.map_or(RowState::Fine, |wanted| row_state(look, rows, wanted, old));
+    (state, old.cloned())
+}
+
+fn row_state(look: &Look<'_>, rows: &[Row], wanted: &WantedRow, old: Option<&String>) -> RowState {
     let port = wanted.fields.get("port").and_then(Value::as_u64);
     // A row of ours that is itself to say something else is put right too, so it is in nobody's way.
     let stays = |row: &Row| look.facts.wanted_rows.get(&row.name).is_none_or(|wants| Some(u64::from(*wants)) == port);
-    let other = rows.iter().find(|r| r.name != wanted.name && r.port.map(u64::from) == port && stays(r));
+    let other = rows
+        .iter()
+        .find(|r| r.name != wanted.name && r.port.map(u64::from) == port && Some(&r.name) != old && stays(r));
     match (rows.iter().find(|r| r.name == wanted.name), other) {
         // Readers of the file skip a later row that repeats a port, so this concerns us even if our own row is right.
         (_, Some(other)) => RowState::Conflict(other.name.clone()),

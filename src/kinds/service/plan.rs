@@ -53,6 +53,11 @@ pub enum Action {
         home: PathBuf,
         row: WantedRow,
     },
+    /// A row of ours under a name that the service does not have any more.
+    RemoveRow {
+        home: PathBuf,
+        row: String,
+    },
     /// Only the ledger learns of the new document.
     Accept,
     /// Forgets the unit, removes its row, and lets go of it in the ledger.
@@ -74,6 +79,7 @@ impl Action {
             Self::Stop => "stop",
             Self::StopStrays => "stopStrays",
             Self::PutRow { .. } => "putRow",
+            Self::RemoveRow { .. } => "removeRow",
             Self::Accept => "accept",
             Self::Release { .. } => "release",
         }
@@ -305,7 +311,9 @@ fn run(view: &View<'_>, state: &State) -> Intent {
     }
     let silent = intent.steps.iter().all(|s| matches!(s.action, Action::PutRow { .. }));
     let stands = intent.standing.started || intent.standing.settled();
-    if view.changed && silent && stands && intent.gate.is_none() && intent.problem.is_none() {
+    let wanted_row = inputs.row.as_ref().map(|row| row.name.as_str());
+    let renamed = view.record.is_some_and(|r| r.row.as_deref() != wanted_row) && is_known(&state.row);
+    if (view.changed || renamed) && silent && stands && intent.gate.is_none() && intent.problem.is_none() {
         intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, "nothing that runs is touched", ""));
     }
     intent
@@ -677,8 +685,19 @@ fn add_holder(state: &State, standing: &mut Standing) {
     }
 }
 
+fn is_known(row: &RowState) -> bool {
+    !matches!(row, RowState::Unknown(_))
+}
+
 /// The row in services.json is put right before anything derives from it.
 fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
+    if let Some(old) = &state.old_row {
+        // What holds the port under the old name would be in the way of the new one, which follows at the next look.
+        let action = Action::RemoveRow { home: view.home.to_owned(), row: old.clone() };
+        let detail = format!("the row '{old}' had its earlier name");
+        intent.steps.insert(0, step(action, Reason::Changed, Cause::Intent, detail, "/spec/registersAs"));
+        return;
+    }
     let (row, reason, detail) = match &state.row {
         RowState::Fine | RowState::Unknown(_) => return,
         RowState::Missing(row) => (row, Reason::Absent, String::new()),
@@ -693,6 +712,10 @@ fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
             return;
         }
     };
+    // The new port cannot be had: what runs goes on with the old one, and the row goes on telling so.
+    if matches!(intent.standing.reason, Reason::PortTaken | Reason::Unknown) {
+        return;
+    }
     // A row for something that does not run yet, or runs with its old port until its time comes, would send others astray.
     if reason != Reason::RowDrifted && intent.gate.is_some() {
         return;

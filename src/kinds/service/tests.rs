@@ -113,6 +113,7 @@ fn fine() -> Case {
         holder: PortHolder::Fine,
         listens: vec![2000],
         row: RowState::Fine,
+        old_row: None,
         health: Health { verdict: Verdict::Good, ..Health::unknown() },
         uptime: Millis(60_000),
     };
@@ -349,6 +350,21 @@ fn what_ran_to_its_end_runs_again_only_when_it_changed() {
     new.command = Some(vec!["web".into(), "again".into()]);
     case.wants(&new);
     check(&case, &["spawn Changed Intent"], Reason::Absent);
+}
+
+#[test]
+fn a_row_stays_while_the_new_port_cannot_be_had() {
+    let mut case = fine();
+    let spec = ServiceSpec { port: Some(Port::Fixed(3000)), ..spec() };
+    case.wants(&spec);
+    let row = inputs_of(&spec, &[]).row.expect("a row");
+    case.state.row = RowState::Drifted(row, "port 2000".into());
+    case.state.holder = PortHolder::Stranger(Holder { pid: Some(9), ..Holder::default() });
+    check(&case, &[], Reason::PortTaken);
+    case.state.holder = PortHolder::Unknown("no tables".into());
+    check(&case, &[], Reason::Unknown);
+    case.state.holder = PortHolder::Fine;
+    check(&case, &["putRow Changed Intent", "restart Changed Intent"], Reason::Changed);
 }
 
 #[test]
