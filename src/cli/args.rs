@@ -305,7 +305,10 @@ pub struct Restart {
 #[command(after_long_help = "\
 Examples:
   trueup down                  stop everything; 'trueup reconcile' starts it again
-  trueup down --timeout 10s")]
+  trueup down --timeout 10s
+
+When the time is over, a daemon that is running goes on stopping and ends when it is done; Ctrl-C calls it off, and the
+daemon starts again what has stopped.")]
 pub struct Down {
     /// How long to wait until everything has stopped; then it exits with 6
     #[arg(long, value_name = "DURATION", default_value = "60s")]

@@ -63,6 +63,9 @@ pub struct Outcome {
     /// Set when a guard refused a part of the plan.
     pub refused: Option<Refusal>,
     pub ended: Ended,
+    /// The time was over, and the work goes on without the command.
+    #[serde(default)]
+    pub goes_on: bool,
 }
 
 /// What `plan` may be told.

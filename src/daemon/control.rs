@@ -212,9 +212,11 @@ impl Local {
                     Ok(()) => Reply::Done { outcome: outcome.clone() },
                     Err(error) => Reply::Failed { message: error.to_string() },
                 };
-                let _ = reply.send(last);
-                // The client hears the answer before its socket goes.
-                reply.closed().await;
+                if let Some(reply) = reply {
+                    let _ = reply.send(last);
+                    // The client hears the answer before its socket goes.
+                    reply.closed().await;
+                }
                 outcome
             }
         };

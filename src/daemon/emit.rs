@@ -89,6 +89,7 @@ pub(super) fn outcome(verdict: Verdict, report: &report::Report, summary: Summar
         summary,
         invalid: report.problems.iter().filter(errors).count(),
         refused: report.refusal.as_ref().map(|r| Refusal { message: r.to_string(), hint: Some(r.hint()) }),
+        goes_on: false,
         ended: match verdict {
             Verdict::Settled | Verdict::Doomed => Ended::Settled,
             Verdict::TimedOut => Ended::TimedOut,

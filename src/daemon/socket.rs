@@ -104,7 +104,19 @@ async fn talk(stream: UnixStream, to: &UnboundedSender<Client>, ringer: &Ringer)
             let _ = reply.send(Reply::Failed { message: format!("not a request that this version knows: {error}") });
         }
     }
-    while let Some(reply) = replies.recv().await {
+    loop {
+        // Both arms are cancel-safe. A client says nothing after its request, so its next word is its end.
+        let reply = tokio::select! {
+            biased;
+            reply = replies.recv() => reply,
+            _ = lines.next_line() => {
+                drop(replies);
+                // The loop drops the request when it looks.
+                ringer.ring();
+                return Ok(());
+            }
+        };
+        let Some(reply) = reply else { break };
         let last = !matches!(reply, Reply::Line { .. });
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');

@@ -77,6 +77,13 @@ impl Engine {
         self.memory.requested.extend(names);
     }
 
+    /// Whoever asked for the restart of these does not wait for it any more.
+    pub fn withdraw_restart(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
+        for name in names {
+            self.memory.requested.remove(&name);
+        }
+    }
+
     pub fn world(&self) -> &World {
         &self.world
     }

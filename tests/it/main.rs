@@ -13,6 +13,7 @@ mod limits;
 mod manifests;
 mod read;
 mod real;
+mod requests;
 mod schemas;
 mod service;
 mod sim;

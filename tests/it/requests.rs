@@ -1,0 +1,60 @@
+//! What a daemon does with requests whose client is answered, gone, or outlived.
+
+use std::process::Stdio;
+
+use crate::stage::{Own, Stage, alive, free_port, kill, listens, shell, wait_until};
+
+/// A mailbox, and a service that does not stop when asked to, within its grace.
+fn stubborn(grace: &str) -> (Stage, u16, Own) {
+    let stage = Stage::new();
+    let port = free_port();
+    stage.hub();
+    stage.mailbox("one", port, "");
+    let script = "trap '' TERM; while :; do sleep 0.2; done";
+    stage.write("deaf.yaml", &shell("deaf", script, &format!("  stop: {{ grace: {grace} }}\n")));
+    let daemon = stage.daemon();
+    wait_until("both to be ready", || stage.is_ready("one") && stage.is_ready("deaf"));
+    (stage, port, daemon)
+}
+
+#[test]
+fn a_down_that_ran_out_of_time_goes_on_and_ends_the_daemon() {
+    let (stage, port, mut daemon) = stubborn("3s");
+    let pid = stage.pid("deaf");
+    let late = stage.run(&["down", "--timeout", "300ms"]).code(6);
+    assert!(late.err.contains("stopping goes on"), "{}", late.err);
+    assert!(alive(pid));
+    wait_until("the daemon to end", || daemon.0.try_wait().expect("its status").is_some());
+    assert!(!alive(pid) && !listens(port), "everything is stopped, and nothing was started again");
+    let summaries = stage.daemon_output().lines().filter(|l| l.contains("\"type\":\"summary\"")).count();
+    assert_eq!(summaries, 2, "one for the start, one for the end: {}", stage.daemon_output());
+}
+
+#[test]
+fn a_down_that_is_called_off_starts_again_what_has_stopped() {
+    let (stage, port, _daemon) = stubborn("25s");
+    let mut down = Own(stage.command(&["down", "--timeout", "25s"]).stdout(Stdio::null()).spawn().expect("it starts"));
+    wait_until("the first to be stopped", || !listens(port));
+    kill(u64::from(down.0.id()), "INT");
+    assert_eq!(down.0.wait().expect("it ends").code(), Some(8));
+    wait_until("the first to be back", || listens(port));
+    kill(stage.pid("deaf"), "KILL");
+}
+
+#[test]
+fn who_waits_while_everything_is_stopped_is_told() {
+    let stage = Stage::new();
+    stage.hub();
+    let port = free_port();
+    stage.write("never.yaml", &shell("never", "exec sleep 1000", &format!("  port: {port}\n")));
+    let _daemon = stage.daemon();
+    wait_until("it to run", || stage.get("never")["pid"].is_u64());
+    let words = ["restart", "never", "--timeout", "25s"];
+    let waits = stage.command(&words).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    wait_until("the request to be there", || stage.daemon_output().contains("\"Requested\""));
+    stage.run(&["down"]).code(0);
+    let told = waits.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert_eq!(told.status.code(), Some(1), "{text}");
+    assert!(text.contains("everything was stopped by 'trueup down'"), "{text}");
+}
