@@ -168,7 +168,7 @@ impl Engine {
         mode: Mode,
     ) -> BTreeMap<Name, Observed<State>> {
         let look = Look::new(&self.world, facts);
-        let wall = self.world.clock.wall();
+        let now = self.world.clock.now();
         let origin = hub.effective_origin();
         let origins = origins(hub);
         let mut seen = BTreeMap::new();
@@ -187,7 +187,7 @@ impl Engine {
                     home: &facts.home,
                     port: ports.get(&id.name).copied(),
                 };
-                observe::observe(&look, &resource.document, &setting, wall).await
+                observe::observe(&look, &resource.document, &setting, now).await
             };
             seen.insert(id.name.clone(), state);
         }

@@ -643,3 +643,21 @@ fn a_renamed_service_keeps_its_row() {
     };
     sweep(&scratch(), begin, change, arrived);
 }
+
+#[test]
+fn a_wall_clock_that_jumps_changes_nothing() {
+    let dir = scratch();
+    let story = story(16, &dir);
+    three(&story);
+    // Without a port and a probe, running for a while is all there is to being ready.
+    story.write("d.yaml", &service("d", "well", "2009", 1, None).replace("  port: 2009\n  registersAs: row-d\n", ""));
+    settle(&story, "start");
+    for moved in [-3_600_000, 3_600_000, 86_400_000] {
+        story.earth.borrow_mut().wall_moved = moved;
+        story.quiet().unwrap_or_else(|e| panic!("moved by {moved}: {e}"));
+    }
+    // A process that starts after the jump is as young as it is.
+    let pid = story.pid("d").expect("it runs");
+    story.earth.borrow_mut().kill(pid);
+    settle(&story, "restarted");
+}

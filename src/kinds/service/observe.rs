@@ -18,7 +18,7 @@ use crate::model::id::Name;
 use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::secret::Secret;
-use crate::model::time::Timestamp;
+use crate::model::time::Tick;
 use crate::model::unit::Millis;
 use crate::ports::Look;
 use crate::ports::files::{FileError, Program};
@@ -94,7 +94,7 @@ pub struct State {
 }
 
 /// Looks at one service.
-pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, wall: Timestamp) -> Observed<State> {
+pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now: Tick) -> Observed<State> {
     let units = match &look.facts.units {
         Ok(units) => units,
         Err(error) => return Observed::Unknown(format!("the keeper did not answer: {error}")),
@@ -108,8 +108,7 @@ pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>
         Err(_) => (RowState::Fine, None),
     };
     let health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
-    let started = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(wall, |p| p.started);
-    let uptime = Millis(u64::try_from(wall.0 - started.0).unwrap_or(0));
+    let uptime = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(Millis(0), |p| p.uptime(now));
     Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, old_row, health, uptime })
 }
 
