@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Engine, EngineError, Mode, ports};
+use super::{Engine, EngineError, Mode, ports, secrets};
 use crate::desired::{self, Desired, LastGood, Manifest, Resource};
 use crate::document::Document;
 use crate::kinds::hub::spec::HubSpec;
@@ -23,7 +23,7 @@ use crate::plan::{Leaving, record_of};
 use crate::ports::files::FileError;
 use crate::ports::probes::Verdict;
 use crate::ports::store::{JournalLine, Owned};
-use crate::ports::world::Facts;
+use crate::ports::world::{Commands, Facts};
 use crate::ports::{Look, PortError};
 
 /// After so long a tree that is "being rewritten" is looked at all the same: a lock file of git may have been left by a crash.
@@ -67,6 +67,8 @@ impl Engine {
             rows: self.world.registry.rows(&home),
             wanted_rows: wanted_rows(&desired, &ports),
             kept_rows: kept_rows(&owned, &home),
+            // What is only to be stopped needs no secrets.
+            commands: if mode.down { Commands::new() } else { secrets::commands(&*self.world.secrets, &desired).await },
             home: home.clone(),
             key: self.world.store.key()?,
         };
@@ -187,7 +189,7 @@ impl Engine {
                     home: &facts.home,
                     port: ports.get(&id.name).copied(),
                 };
-                observe::observe(&look, &resource.document, &setting, now).await
+                observe::observe(&look, &resource.document, &setting, now)
             };
             seen.insert(id.name.clone(), state);
         }

@@ -7,6 +7,7 @@ mod memory;
 mod ports;
 pub mod report;
 pub mod run;
+mod secrets;
 mod tick;
 
 use std::collections::BTreeMap;

@@ -109,6 +109,8 @@ codes! {
     /// A limit of memory, cores or processes that this machine cannot keep: it needs a cgroup (v2) that trueup may write to, with
     /// the controller of that name.
     NoController = "E0313",
+    /// No port is left in the Hub's range for a service that wants one chosen.
+    NoFreePort = "E0309",
     /// A plan wants to remove more than the budget allows.
     PruneBudget = "E0401",
     /// The operating system refused to start the program.

@@ -645,6 +645,22 @@ fn a_renamed_service_keeps_its_row() {
 }
 
 #[test]
+fn a_range_without_a_free_port_is_a_mistake_and_starts_nothing() {
+    let dir = scratch();
+    let story = story(17, &dir);
+    story.write("hub.yaml", &hub().replace("spec: {}", "spec: { portRange: { from: 2000, to: 2001 } }"));
+    for name in ["a", "b", "c"] {
+        story.write(&format!("{name}.yaml"), &service(name, "well", "auto", 1, None));
+    }
+    let (verdict, report, _) = story.run(Mode::default(), Millis(60_000)).expect("a run");
+    assert_eq!((verdict, story.pid("c")), (Verdict::Doomed, None));
+    let problem = report.problems.iter().find(|p| p.code.as_str() == "E0309").expect("a problem");
+    assert_eq!(problem.labels[0].span.to_string(), "c.yaml:6:9", "it points to the port");
+    story.write("hub.yaml", &hub());
+    settle(&story, "a wider range");
+}
+
+#[test]
 fn a_wall_clock_that_jumps_changes_nothing() {
     let dir = scratch();
     let story = story(16, &dir);

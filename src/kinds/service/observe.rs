@@ -94,13 +94,13 @@ pub struct State {
 }
 
 /// Looks at one service.
-pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now: Tick) -> Observed<State> {
+pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now: Tick) -> Observed<State> {
     let units = match &look.facts.units {
         Ok(units) => units,
         Err(error) => return Observed::Unknown(format!("the keeper did not answer: {error}")),
     };
     let unit = units.iter().find(|u| u.name == *setting.name).cloned();
-    let inputs = resolve(look, document, setting).await.map_err(Box::new);
+    let inputs = resolve(look, document, setting).map_err(Box::new);
     let group = unit.as_ref().and_then(|u| u.process.as_ref()).map(|p| p.pid);
     let (holder, listens) = port_facts(look, units, setting.port, group);
     let (row, old_row) = match &inputs {
@@ -184,7 +184,12 @@ fn row_state(look: &Look<'_>, rows: &[Row], wanted: &WantedRow, old: Option<&Str
 }
 
 /// Looks up everything the spec names and puts it together. The first thing missing is the problem.
-async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Inputs, Problem> {
+fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Inputs, Problem> {
+    if setting.port.is_none() && inputs::wants_auto_port(setting.spec) {
+        let message = "every port that it could be given is taken".to_owned();
+        return Err(Problem::error(Code::NoFreePort, document.value_at("/spec/port"), message)
+            .hint("widen spec.portRange of the Hub, or write a port number here; `ss -ltn` shows who listens"));
+    }
     let found = Found {
         program: program(look, document, setting)?,
         probe_programs: probe_programs(look, document, setting)?,
@@ -192,7 +197,7 @@ async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) ->
         files: files(look, document, setting)?,
         reload_program: reload_program(look, document, setting)?,
         file_env: file_env(look, document, setting)?,
-        secret_env: secret_env(look, document, setting).await?,
+        secret_env: secret_env(look, document, setting)?,
         rights: rights(look, document, setting.spec)?,
     };
     Ok(inputs::resolve(setting, &found, &look.facts.key))
@@ -306,14 +311,14 @@ fn reload_program(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -
     find_program(look, document, word, &dir, "/spec/reload/exec/command/0").map(Some)
 }
 
-async fn secret_env(
+fn secret_env(
     look: &Look<'_>,
     document: &Document,
     setting: &Setting<'_>,
 ) -> Result<BTreeMap<String, Secret>, Problem> {
     let mut all = BTreeMap::new();
     for (name, from) in &setting.spec.secret_env {
-        let value = secret(look, from, setting.folder).await.map_err(|(why, hint)| {
+        let value = secret(look, from, setting.folder).map_err(|(why, hint)| {
             let at = document.value_at(&format!("/spec/secretEnv/{}", name.0));
             Problem::error(Code::BadSecret, at, format!("the secret {} could not be had: {why}", name.0)).hint(hint)
         })?;
@@ -322,7 +327,7 @@ async fn secret_env(
     Ok(all)
 }
 
-async fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (String, String)> {
+fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (String, String)> {
     if let Some(file) = &from.file {
         let path = inputs::tidy(&folder.join(file));
         let read = look.files().read(&path).map_err(|error| match error {
@@ -345,5 +350,7 @@ async fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secr
         });
     }
     let argv = from.command.as_deref().unwrap_or_default();
-    look.secrets().command(argv, folder).await.map_err(|why| (why, format!("run it by hand: {}", argv.join(" "))))
+    let answer = look.facts.commands.get(&(folder.to_owned(), argv.to_owned())).cloned();
+    let answer = answer.unwrap_or_else(|| Err("its command was not asked".to_owned()));
+    answer.map_err(|why| (why, format!("run it by hand: {}", argv.join(" "))))
 }
