@@ -120,6 +120,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             allow_prune = None;
         }
         shown.report(&report, sink);
+        shown.refusal(&report, sink);
         watched(&report);
         if !ready {
             ready = true;

@@ -177,7 +177,7 @@ impl Engine {
         for (id, resource) in &desired.resources {
             let Spec::Service(spec) = &resource.spec else { continue };
             let state = if mode.down {
-                observe::observe_unit(&look, &id.name)
+                observe::observe_unit(&look, &id.name, now)
             } else {
                 let setting = Setting {
                     name: &id.name,
@@ -195,7 +195,7 @@ impl Engine {
         }
         first_answers(&look, &mut seen, mode).await;
         for id in leaving.keys().filter(|id| id.kind == KindName::Service) {
-            seen.insert(id.name.clone(), observe::observe_unit(&look, &id.name));
+            seen.insert(id.name.clone(), observe::observe_unit(&look, &id.name, now));
         }
         seen
     }

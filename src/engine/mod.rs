@@ -2,6 +2,7 @@
 //! Wake-ups carry no data; start-up is recovery; there is no second code path.
 
 mod execute;
+mod frozen;
 mod look;
 mod memory;
 mod ports;

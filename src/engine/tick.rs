@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::frozen;
 use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
@@ -180,7 +181,19 @@ impl Engine {
             report.resources.push(self.line(looked, id, standing, &circumstance, conditions));
         }
         self.memory.forget_others(|id| plan.standings.contains_key(id));
-        self.frozen_without_standing(looked, checked, &mut report);
+        for id in &plan.frozen {
+            report.held.insert(id.clone());
+            let old = before.get(id).map_or(&[][..], Vec::as_slice);
+            let standing = frozen::standing(looked, id, old);
+            let circumstance = self.circumstance(id, &standing, looked, checked);
+            let conditions = status::conditions(&standing, &circumstance, old, self.world.clock.wall());
+            if conditions != old {
+                events.extend(transitions(id, old, &conditions));
+                changed.push((id.clone(), conditions.clone()));
+            }
+            report.resources.push(self.line(looked, id, &standing, &circumstance, conditions));
+        }
+        report.resources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         report.documents = looked.desired.resources.iter().map(|(id, r)| (id.clone(), r.document.clone())).collect();
         report.declared = looked.desired.resources.len();
         report.also = also(looked);
@@ -230,33 +243,11 @@ impl Engine {
 
     fn frozen(&self, checked: &CheckedPlan) -> (Reason, String) {
         match &checked.plan().refusal {
-            Some(refusal) => (Reason::PruneBudget, refusal.hint()),
+            Some(refusal) => (Reason::PruneBudget, refusal.kept()),
             None => (
                 Reason::TreeIncomplete,
                 "no longer declared, and kept until the tree can be read completely".to_owned(),
             ),
-        }
-    }
-
-    /// What is no longer declared and may not be removed is left alone; it is shown as held all the same.
-    fn frozen_without_standing(&self, looked: &Looked, checked: &CheckedPlan, report: &mut Report) {
-        for id in &checked.plan().frozen {
-            report.held.insert(id.clone());
-            if checked.plan().standings.contains_key(id) {
-                continue;
-            }
-            let (reason, message) = self.frozen(checked);
-            let standing = Standing {
-                started: true,
-                ready: false,
-                completed: false,
-                reason,
-                message,
-                doomed: true,
-                drifted: None,
-            };
-            let circumstance = self.circumstance(id, &standing, looked, checked);
-            report.resources.push(self.line(looked, id, &standing, &circumstance, Vec::new()));
         }
     }
 

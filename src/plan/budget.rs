@@ -35,6 +35,15 @@ impl std::fmt::Display for Refusal {
 }
 
 impl Refusal {
+    /// Why one of them is kept, and what to do.
+    pub fn kept(&self) -> String {
+        let (wanted, allowed) = (self.wanted.len(), self.allowed);
+        format!(
+            "no longer declared, and kept: to remove {wanted} at once is more than the budget allows ({allowed}); {}",
+            self.hint()
+        )
+    }
+
     /// The exact flag that this plan needs.
     pub fn hint(&self) -> String {
         format!("if that is meant, say so with --allow-prune {}", self.wanted.len())

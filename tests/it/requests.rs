@@ -58,3 +58,40 @@ fn who_waits_while_everything_is_stopped_is_told() {
     assert_eq!(told.status.code(), Some(1), "{text}");
     assert!(text.contains("everything was stopped by 'trueup down'"), "{text}");
 }
+
+#[test]
+fn a_removal_beyond_the_budget_is_told_by_the_daemon_and_shown() {
+    let stage = Stage::new();
+    stage.write(
+        "hub.yaml",
+        "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: { prune: { maxCount: 1, maxShare: 0% } }\n",
+    );
+    for name in ["a", "b", "c", "d", "e"] {
+        stage.write(&format!("{name}.yaml"), &shell(name, "exec sleep 1000", ""));
+    }
+    let _daemon = stage.daemon_with(&["--allow-prune", "2"]);
+    wait_until("all to be ready", || ["a", "b", "c", "d", "e"].iter().all(|name| stage.is_ready(name)));
+    let remove = |names: [&str; 2]| {
+        // Moved away in one go, so that no look sees one of them alone.
+        let apart = stage.path(&format!("apart-{}", names[0]));
+        std::fs::create_dir(&apart).expect("a folder");
+        for name in names {
+            std::fs::rename(stage.tree(&format!("{name}.yaml")), apart.join(name)).expect("moved");
+        }
+    };
+    remove(["a", "b"]);
+    let there = |name: &str| stage.run(&["get", "-o", "json"]).out.contains(&format!("\"name\":\"{name}\""));
+    wait_until("the number to be used", || !there("a") && !there("b"));
+    remove(["c", "d"]);
+    wait_until("the refusal to be told", || stage.daemon_output().contains("--allow-prune 2"));
+    let line = stage.get("c");
+    assert_eq!(line["phase"], "Ready,PruneBudget");
+    assert!(line["uptimeMs"].as_u64().is_some_and(|ms| ms > 0), "{line}");
+    assert!(stage.is_ready("c"), "it runs on, and is told to be well");
+    let stalled = stage.condition("c", "Stalled").expect("a condition");
+    assert!(stalled["message"].as_str().is_some_and(|m| m.contains("--allow-prune 2")), "{stalled}");
+    let told = stage.run(&["describe", "c"]).code(0).out;
+    assert!(told.contains("PruneBudget") && told.contains("--allow-prune 2"), "{told}");
+    stage.once(&["--allow-prune", "2"]).code(0);
+    assert!(!there("c") && there("e"));
+}

@@ -113,23 +113,21 @@ pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now:
 }
 
 /// What is seen of a service that is only to be stopped: its unit is all that matters.
-pub fn observe_unit(look: &Look<'_>, name: &Name) -> Observed<State> {
+pub fn observe_unit(look: &Look<'_>, name: &Name, now: Tick) -> Observed<State> {
     let unit = match &look.facts.units {
         Err(error) => return Observed::Unknown(format!("the keeper did not answer: {error}")),
         Ok(units) => units.iter().find(|u| u.name == *name).cloned(),
     };
-    if unit.is_none() {
-        return Observed::Absent;
-    }
+    let Some(unit) = unit else { return Observed::Absent };
     Observed::Present(State {
-        unit,
+        uptime: unit.process.as_ref().map_or(Millis(0), |p| p.uptime(now)),
+        unit: Some(unit),
         inputs: None,
         holder: PortHolder::Fine,
         listens: Vec::new(),
         row: RowState::Fine,
         old_row: None,
         health: Health::unknown(),
-        uptime: Millis(0),
     })
 }
 
