@@ -72,6 +72,7 @@ impl Shown {
             }
             self.problems.clone_from(&report.problems);
         }
+        report.deaths.iter().for_each(|death| sink(Line::Event(death.clone())));
         let mut waits = report.waits.clone();
         if let Some(busy) = report.busy.as_ref().filter(|b| self.busy.as_ref() != Some(b)) {
             tracing::info!(what = %busy, "the tree is being rewritten; waiting for its end");

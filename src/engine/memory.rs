@@ -52,6 +52,8 @@ pub struct Memory {
     pub admitted: BTreeSet<ResourceId>,
     /// When removals within the budget were admitted.
     removals: BTreeMap<ResourceId, Tick>,
+    /// When a death of a unit was last told.
+    deaths: BTreeMap<Name, Tick>,
     /// Services that a person asked to restart.
     pub requested: BTreeSet<Name>,
     /// How often in a row nothing could be done while something was unsettled.
@@ -126,6 +128,16 @@ impl Memory {
     pub fn removed_recently(&mut self, now: Tick) -> BTreeSet<ResourceId> {
         self.removals.retain(|_, at| (now - *at) < PRUNE_WINDOW);
         self.removals.keys().cloned().collect()
+    }
+
+    /// Notes that a death is told now; or says how long that has to wait, because the last one was told only just.
+    pub fn told_death(&mut self, unit: &Name, now: Tick, quiet: Millis) -> Option<Millis> {
+        let next = self.deaths.get(unit).map(|last| *last + quiet);
+        if let Some(next) = next.filter(|next| now < *next) {
+            return Some(next - now);
+        }
+        self.deaths.insert(unit.clone(), now);
+        None
     }
 
     /// Splits missing documents into those missed long enough and those that need a second look.

@@ -1,6 +1,7 @@
 //! Wake, look, plan, do, record. The only owner of change: one engine, one thread, one writing connection to the ledger.
 //! Wake-ups carry no data; start-up is recovery; there is no second code path.
 
+mod deaths;
 mod execute;
 mod frozen;
 mod look;

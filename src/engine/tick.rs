@@ -201,7 +201,9 @@ impl Engine {
         for gone in before.keys().filter(|id| !plan.standings.contains_key(*id) && !looked.owned.contains_key(*id)) {
             changed.push((gone.clone(), Vec::new()));
         }
+        let mut untold = None;
         if !mode.dry {
+            (report.deaths, untold) = self.tell_deaths(looked)?;
             if !changed.is_empty() {
                 self.world.store.set_conditions(&changed)?;
             }
@@ -216,7 +218,7 @@ impl Engine {
         let verdicts =
             trials.values().filter(|t| t.fallback && t.spent < t.window).map(|t| Millis(t.window.0 - t.spent.0));
         let pause = executed.pause.into_iter().chain(verdicts).min();
-        report.next = self.next(looked, &report, pause);
+        report.next = self.next(looked, &report, pause).into_iter().chain(untold).min();
         Ok(report)
     }
 

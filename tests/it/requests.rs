@@ -95,3 +95,16 @@ fn a_removal_beyond_the_budget_is_told_by_the_daemon_and_shown() {
     stage.once(&["--allow-prune", "2"]).code(0);
     assert!(!there("c") && there("e"));
 }
+
+#[test]
+fn a_death_is_told_by_the_daemon_and_in_the_events() {
+    let stage = Stage::new();
+    stage.hub();
+    stage.mailbox("one", free_port(), "");
+    let _daemon = stage.daemon();
+    wait_until("one to be ready", || stage.is_ready("one"));
+    kill(stage.pid("one"), "KILL");
+    wait_until("the death to be told", || stage.daemon_output().contains("died (signal 9)"));
+    let events = stage.run(&["events", "one"]).code(0).out;
+    assert_eq!(events.matches("died (signal 9)").count(), 1, "{events}");
+}

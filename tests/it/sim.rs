@@ -10,7 +10,7 @@ use trueup::engine::{Mode, Verdict};
 use trueup::model::id::Name;
 use trueup::model::problem::Code;
 use trueup::model::unit::Millis;
-use trueup::ports::store::Store;
+use trueup::ports::store::{EventQuery, Store};
 use trueup::sim::earth::{Manner, Page};
 use trueup::sim::fate::Side;
 use trueup::sim::story::{Story, hub, service};
@@ -676,4 +676,51 @@ fn a_wall_clock_that_jumps_changes_nothing() {
     let pid = story.pid("d").expect("it runs");
     story.earth.borrow_mut().kill(pid);
     settle(&story, "restarted");
+}
+
+#[test]
+fn deaths_are_told_once_and_not_too_often() {
+    let dir = scratch();
+    let path = dir.path().join("deaths.db");
+    let story = Story::new(18, ledger(path.clone()));
+    three(&story);
+    settle(&story, "start");
+    let events = || {
+        let query = EventQuery { limit: 1_000, ..EventQuery::default() };
+        let all = Ledger::open(&path).expect("the ledger").events(&query).expect("events");
+        all.into_iter().map(|e| e.message).filter(|m| m.starts_with("died")).collect::<Vec<_>>()
+    };
+    let kill = || {
+        let pid = story.pid("a").expect("it runs");
+        story.earth.borrow_mut().kill(pid);
+    };
+    kill();
+    settle(&story, "killed once");
+    let pid = story.pid("a").expect("it runs");
+    assert_eq!(events(), [format!("died (signal 9), restarted, pid {pid}")]);
+    // Nobody looked: how often it died is known all the same.
+    for _ in 0..3 {
+        kill();
+        while story.pid("a").is_none() {
+            story.earth.borrow_mut().advance(Millis(100));
+        }
+    }
+    settle(&story, "killed thrice");
+    assert!(events()[1].starts_with("died 3 times (last: signal 9)"), "{:?}", events());
+    // A loop is told of line by line, in bounds; the keeper's own death is not the module's.
+    story.write("d.yaml", &service("d", "crash", "2009", 1, None));
+    let mut engine = story.engine();
+    let begun = story.earth.borrow().now;
+    while (story.earth.borrow().now - begun) < Millis(60_000) {
+        story.go(&mut engine, Mode::default(), Millis(1_000)).expect("a run");
+        story.earth.borrow_mut().advance(Millis(1_000));
+    }
+    let told = events().len() - 2;
+    assert!((3..40).contains(&told), "{told} lines: {:?}", events());
+    story.earth.borrow_mut().tree.as_mut().expect("a tree").remove("d.yaml");
+    settle(&story, "without it");
+    let before = events().len();
+    story.earth.borrow_mut().kill_keeper();
+    settle(&story, "another keeper");
+    assert_eq!(events().len(), before);
 }
