@@ -34,7 +34,7 @@ pub(super) fn standing(looked: &Looked, id: &ResourceId, before: &[Condition]) -
         completed: false,
         reason,
         message: message.to_owned(),
-        doomed: true,
+        doomed: false,
         drifted: None,
     }
 }

@@ -17,6 +17,7 @@ use crate::model::event::{Cause, Event};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
+use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
 use crate::plan::{self, CheckedPlan, Input, record_of};
@@ -175,7 +176,7 @@ impl Engine {
                 report.held.insert(id.clone());
             }
             if conditions != old {
-                events.extend(transitions(id, old, &conditions));
+                events.extend(transitions(id, old, &conditions, self.world.clock.wall()));
                 changed.push((id.clone(), conditions.clone()));
             }
             report.resources.push(self.line(looked, id, standing, &circumstance, conditions));
@@ -188,7 +189,7 @@ impl Engine {
             let circumstance = self.circumstance(id, &standing, looked, checked);
             let conditions = status::conditions(&standing, &circumstance, old, self.world.clock.wall());
             if conditions != old {
-                events.extend(transitions(id, old, &conditions));
+                events.extend(transitions(id, old, &conditions, self.world.clock.wall()));
                 changed.push((id.clone(), conditions.clone()));
             }
             report.resources.push(self.line(looked, id, &standing, &circumstance, conditions));
@@ -350,7 +351,7 @@ fn also(looked: &Looked) -> BTreeSet<PathBuf> {
 }
 
 /// A line of history for every condition that turned.
-fn transitions(id: &ResourceId, old: &[Condition], new: &[Condition]) -> Vec<Event> {
+fn transitions(id: &ResourceId, old: &[Condition], new: &[Condition], at: Timestamp) -> Vec<Event> {
     let kinds: BTreeSet<ConditionType> = old.iter().chain(new).map(|c| c.kind).collect();
     let find = |all: &[Condition], kind| all.iter().find(|c: &&Condition| c.kind == kind).cloned();
     let mut events = Vec::new();
@@ -369,8 +370,27 @@ fn transitions(id: &ResourceId, old: &[Condition], new: &[Condition]) -> Vec<Eve
             ConditionStatus::Unknown => format!("{kind:?} unknown: {}", now.message),
         };
         let cause = if kind == ConditionType::Drifted { Cause::Drift } else { Cause::Intent };
-        let at = now.last_transition_time;
         events.push(Event { seq: 0, at, resource: id.clone(), reason: now.reason, cause, message });
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_ends_now() {
+        let condition = |status| Condition {
+            kind: ConditionType::Drifted,
+            status,
+            reason: Reason::RowDrifted,
+            message: "moved".to_owned(),
+            last_transition_time: Timestamp(1_000),
+            observed_generation: 1,
+        };
+        let id: ResourceId = "Service/a".parse().expect("an id");
+        let events = transitions(&id, &[condition(ConditionStatus::True)], &[], Timestamp(9_000));
+        assert_eq!((events[0].at, events[0].message.as_str()), (Timestamp(9_000), "no longer Drifted"));
+    }
 }

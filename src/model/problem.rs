@@ -82,6 +82,8 @@ codes! {
     RouteClash = "E0206",
     /// Two services register under the same name in services.json.
     RegistrationClash = "E0207",
+    /// A service needs another that is suspended. What runs goes on; it is not started again before the other one runs.
+    SuspendedDependency = "E0208",
     /// A module folder without a usable `.parachute/module.json`.
     BadModule = "E0301",
     /// An envFile that is missing or has a line that is not `KEY=VALUE`.

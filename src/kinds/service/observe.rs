@@ -107,9 +107,18 @@ pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now:
         Ok(inputs) => rows(look, setting.name, inputs.row.as_ref()),
         Err(_) => (RowState::Fine, None),
     };
-    let health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
+    let mut health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
+    if inputs.is_err() && unit.as_ref().is_some_and(|u| u.phase == Phase::Running && (u.ready || !has_probe(setting))) {
+        // It is not asked any more, because nobody knows how; what it said last stands for as long as it runs.
+        health.verdict = Verdict::Good;
+    }
     let uptime = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(Millis(0), |p| p.uptime(now));
     Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, old_row, health, uptime })
+}
+
+/// Whether it would be asked whether it is ready.
+fn has_probe(setting: &Setting<'_>) -> bool {
+    setting.spec.readiness.is_some() || setting.spec.port.is_some() || setting.module.is_some()
 }
 
 /// What is seen of a service that is only to be stopped: its unit is all that matters.

@@ -156,7 +156,7 @@ pub struct Standing {
     pub completed: bool,
     pub reason: Reason,
     pub message: String,
-    /// Waiting longer is not expected to help.
+    /// Waiting longer is not expected to help. What is ready and doomed works, and cannot become what is asked for.
     pub doomed: bool,
     pub drifted: Option<(Reason, String)>,
 }
@@ -192,7 +192,9 @@ impl Standing {
 
     /// Nothing is to be done or waited for.
     pub fn settled(&self) -> bool {
-        self.ready || self.completed || matches!(self.reason, Reason::Suspended | Reason::Down | Reason::Gone)
+        (self.ready && !self.doomed)
+            || self.completed
+            || matches!(self.reason, Reason::Suspended | Reason::Down | Reason::Gone)
     }
 }
 
@@ -324,6 +326,9 @@ fn bad_input(state: &State, problem: &Problem) -> Intent {
     let mut standing = Standing::down(Reason::BadInput, problem.message.clone()).doomed();
     let running = state.unit.as_ref().is_some_and(|u| u.phase == Phase::Running);
     standing.started = running;
+    // It was started with inputs that were good, and its own word is still what counts.
+    let told = state.unit.as_ref().is_some_and(|u| u.ready) || state.uptime >= STEADY;
+    standing.ready = running && told && state.verdict == Verdict::Good;
     if running {
         standing.message = format!("{}; what runs is left as it is", problem.message);
     }

@@ -306,7 +306,10 @@ fn bad_input_starts_nothing_and_stops_nothing() {
     let problem = Problem::error(Code::BadEnvFile, Span::file_start("a.yaml".into()), "the envFile is missing");
     case.state.inputs = Some(Err(Box::new(problem)));
     check(&case, &[], Reason::BadInput);
-    assert!(case.intent().standing.started);
+    let standing = case.intent().standing;
+    assert!(standing.started && standing.ready && !standing.settled(), "it answers, and is not what is asked for");
+    case.state.verdict = Verdict::Pending;
+    assert!(!case.intent().standing.ready);
     case.state.unit = None;
     check(&case, &[], Reason::BadInput);
 }
