@@ -234,6 +234,9 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
         record.port = inputs.port;
         record.module = resource.module.as_ref().map(|m| (m.source.path.clone(), m.source.text.to_string()));
         record.parts.clone_from(&inputs.parts);
+        record.reloaded = inputs.reload.as_ref().map(|r| r.files.clone());
+        // Tried again, because somebody asked for it.
+        record.refused.take_if(|refused| refused.digest == resource.digest);
     }
     if let Some(Observed::Present(State { inputs: Some(Ok(inputs)), old_row: None, row, .. })) =
         looked.seen.get(&step.resource.name)
@@ -242,9 +245,6 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
     {
         // While a row under an earlier name is there, the record goes on naming that one: a crash must not lose it.
         record.row = inputs.row.as_ref().map(|r| r.name.clone());
-        record.reloaded = inputs.reload.as_ref().map(|r| r.files.clone());
-        // Tried again, because somebody asked for it.
-        record.refused.take_if(|refused| refused.digest == resource.digest);
         record.home = record.row.as_ref().map(|_| looked.home.to_string_lossy().into_owned());
     }
     match (step.claim, &step.action) {

@@ -19,5 +19,5 @@ mod service;
 mod sim;
 mod stage;
 mod tidy;
-mod upgrade;
 mod trees;
+mod upgrade;

@@ -22,7 +22,8 @@ use crate::model::time::Tick;
 use crate::model::unit::Millis;
 use crate::ports::Look;
 use crate::ports::files::{FileError, Program};
-use crate::ports::keeper::Unit;
+use crate::ports::keeper::{Phase, Unit};
+use crate::ports::probes::Verdict;
 use crate::ports::registry::Row;
 use crate::ports::sockets::Holder;
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::health::Way;
 use super::inputs::{Inputs, Reload, WantedRow};
 use super::observe::{PortHolder, Record, RowState, State};
 use super::trial::{self, Trial};
@@ -11,7 +12,7 @@ use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::unit::Millis;
 use crate::ports::keeper::{Exit, Phase, Unit};
-use crate::ports::probes::{Ask, Verdict};
+use crate::ports::probes::{Ask, Probe, Verdict};
 
 /// How long a process may run without its port before listening on others only counts as drift: programs open ports in any order.
 pub const PORT_GRACE: Millis = Millis(2_000);
@@ -328,7 +329,7 @@ fn bad_input(state: &State, problem: &Problem) -> Intent {
     standing.started = running;
     // It was started with inputs that were good, and its own word is still what counts.
     let told = state.unit.as_ref().is_some_and(|u| u.ready) || state.uptime >= STEADY;
-    standing.ready = running && told && state.verdict == Verdict::Good;
+    standing.ready = running && told && state.health.verdict == Verdict::Good;
     if running {
         standing.message = format!("{}; what runs is left as it is", problem.message);
     }
@@ -608,9 +609,9 @@ fn listens_elsewhere(state: &State, inputs: &Inputs, unit: &Unit) -> Option<Stri
 
 /// Whether the readiness probe asks for what listens on the service's port.
 fn asks_own_port(inputs: &Inputs) -> bool {
-    match inputs.probe.as_ref().map(|probe| &probe.ask) {
-        Some(Ask::Http { port, .. } | Ask::Tcp { port }) => Some(*port) == inputs.port,
-        Some(Ask::Exec { .. }) => false,
+    match &inputs.probing.readiness {
+        Some(Way::Ask(Probe { ask: Ask::Http { port, .. } | Ask::Tcp { port }, .. })) => Some(*port) == inputs.port,
+        Some(Way::Ask(_) | Way::Notify) => false,
         None => true,
     }
 }

@@ -275,14 +275,14 @@ fn a_drifted_row_is_put_back_before_anything_derives_from_it() {
 fn what_is_ready_by_its_own_probe_is_not_restarted_for_listening_elsewhere() {
     let mut spec = spec();
     let tcp = TcpProbe { port: Some(19_415) };
-    spec.readiness = Some(Readiness { tcp: Some(tcp), ..Readiness::default() });
+    spec.readiness = Some(ProbeSpec { tcp: Some(tcp), ..ProbeSpec::default() });
     let mut case = fine();
     case.wants(&spec);
     case.changed = false;
     case.state.listens = vec![19_415];
     check(&case, &[], Reason::ProbeSucceeded);
     assert_eq!(case.intent().standing.drifted.expect("surfaced").0, Reason::ListensElsewhere);
-    case.state.verdict = Verdict::Bad("refused".into());
+    case.state.health.verdict = Verdict::Bad("refused".into());
     check(&case, &["restart ListensElsewhere Drift"], Reason::ListensElsewhere);
 }
 
@@ -308,7 +308,7 @@ fn bad_input_starts_nothing_and_stops_nothing() {
     check(&case, &[], Reason::BadInput);
     let standing = case.intent().standing;
     assert!(standing.started && standing.ready && !standing.settled(), "it answers, and is not what is asked for");
-    case.state.verdict = Verdict::Pending;
+    case.state.health.verdict = Verdict::Pending;
     assert!(!case.intent().standing.ready);
     case.state.unit = None;
     check(&case, &[], Reason::BadInput);
