@@ -163,6 +163,9 @@ pub struct Plan {
     /// Plan as if this many removals were allowed, whatever the budget says
     #[arg(long, value_name = "N")]
     pub allow_prune: Option<u32>,
+    /// Plan as if the state folder belonged to this tree (it belongs to the tree it was first used for)
+    #[arg(long)]
+    pub adopt_state: bool,
 }
 
 /// Arguments of `reconcile`.
@@ -186,6 +189,9 @@ pub struct Reconcile {
     /// Let one pass remove so many resources, whatever the budget says
     #[arg(long, value_name = "N")]
     pub allow_prune: Option<u32>,
+    /// Give the state folder to this tree, which was moved here (it belongs to the tree it was first used for)
+    #[arg(long)]
+    pub adopt_state: bool,
     /// How long to wait for another instance to finish
     #[arg(long, value_name = "DURATION", default_value = "0s")]
     pub lock_timeout: Millis,
@@ -299,7 +305,10 @@ pub struct Restart {
 #[command(after_long_help = "\
 Examples:
   trueup down                  stop everything; 'trueup reconcile' starts it again
-  trueup down --timeout 10s")]
+  trueup down --timeout 10s
+
+When the time is over, a daemon that is running goes on stopping and ends when it is done; Ctrl-C calls it off, and the
+daemon starts again what has stopped.")]
 pub struct Down {
     /// How long to wait until everything has stopped; then it exits with 6
     #[arg(long, value_name = "DURATION", default_value = "60s")]

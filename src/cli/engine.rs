@@ -63,6 +63,9 @@ pub struct Outcome {
     /// Set when a guard refused a part of the plan.
     pub refused: Option<Refusal>,
     pub ended: Ended,
+    /// The time was over, and the work goes on without the command.
+    #[serde(default)]
+    pub goes_on: bool,
 }
 
 /// What `plan` may be told.
@@ -70,6 +73,8 @@ pub struct Outcome {
 #[serde(rename_all = "camelCase")]
 pub struct PlanOptions {
     pub allow_prune: Option<u32>,
+    /// As if the state folder belonged to this tree.
+    pub adopt_state: bool,
 }
 
 /// What `reconcile` may be told.
@@ -77,6 +82,9 @@ pub struct PlanOptions {
 #[serde(rename_all = "camelCase")]
 pub struct ReconcileOptions {
     pub allow_prune: Option<u32>,
+    /// The state folder belongs to this tree from now on, whatever tree it belonged to.
+    #[serde(default)]
+    pub adopt_state: bool,
     /// For the whole command; not used by the continuous mode.
     pub timeout: Millis,
     /// How long to wait for the lock.
@@ -167,6 +175,10 @@ pub trait Wiring {
     /// # Errors
     /// When it could not start.
     fn keeper(&self, state: &Path, take_over: bool) -> Result<Exit, Failure>;
+    /// The tree that this state folder belongs to, if it belongs to one.
+    fn tree_of(&self, _state: &Path) -> Option<PathBuf> {
+        None
+    }
     /// Is a demonstration module.
     ///
     /// # Errors

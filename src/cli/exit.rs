@@ -69,7 +69,9 @@ pub fn of(outcome: &Outcome, detailed: bool) -> (Exit, Option<ErrorLine>) {
     } else if let Some(refusal) = &outcome.refused {
         (Exit::Refused, refusal.message.clone(), refusal.hint.clone())
     } else if outcome.ended == Ended::TimedOut {
-        (Exit::TimedOut, format!("timed out before convergence{}", left(outcome)), None)
+        let hint = "stopping goes on; the daemon ends when everything has stopped";
+        let hint = outcome.goes_on.then(|| hint.to_owned());
+        (Exit::TimedOut, format!("timed out before convergence{}", left(outcome)), hint)
     } else if summary.failed > 0 {
         let message = format!("{} of {} failed", summary.failed, count(summary.resources, "resource"));
         (Exit::Partial, message, Some("'trueup describe NAME' shows the last events and output".to_owned()))

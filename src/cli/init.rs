@@ -2,12 +2,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use super::args;
-use super::engine::Place;
+use super::engine::Wiring;
 use super::exit::Failure;
 use super::names;
 use super::render::screen::Screen;
@@ -18,8 +18,13 @@ use crate::model::id::KindName;
 const HUB: &str = include_str!("init/hub.yaml");
 const EXAMPLE: &str = include_str!("init/example.yaml");
 
-pub fn run(args: &args::Init, place: &Place, screen: &mut Screen) -> Result<Exit, Failure> {
-    let dir = args.dir.as_deref().unwrap_or(&place.manifests);
+pub fn run(
+    args: &args::Init,
+    global: &args::Global,
+    wiring: &dyn Wiring,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let dir = args.dir.as_deref().unwrap_or(&global.manifests);
     fs::create_dir_all(dir).with_context(|| format!("the folder {} could not be made", dir.display()))?;
     let has_hub = names::heads(dir).iter().any(|head| head.kind == KindName::Hub.as_str());
     for (name, text) in [("hub.yaml", HUB), ("example.yaml", EXAMPLE)] {
@@ -36,14 +41,33 @@ pub fn run(args: &args::Init, place: &Place, screen: &mut Screen) -> Result<Exit
             screen.out(&format!("kept  the Hub that {} has already\n", dir.display()));
         }
     }
+    let neighbour = neighbour(dir, global, wiring)?;
+    if let Some(neighbour) = &neighbour {
+        let text = format!(
+            "warning: the state folder beside {} belongs to the tree {}; a second tree needs a state folder of its own\n",
+            dir.display(),
+            neighbour.display()
+        );
+        screen.err(&text);
+    }
     if screen.is_text() {
-        screen.out(&next(dir));
+        screen.out(&next(dir, neighbour.is_some()));
     }
     Ok(Exit::Done)
 }
 
-fn next(dir: &Path) -> String {
-    let flag = if dir == Path::new("manifests") { String::new() } else { format!(" -f {}", dir.display()) };
+/// The other tree that uses the state folder of this one.
+fn neighbour(dir: &Path, global: &args::Global, wiring: &dyn Wiring) -> Result<Option<PathBuf>, Failure> {
+    let place = super::place_of(dir, global.state.as_deref())?;
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    Ok(wiring.tree_of(&place.state).filter(|tree| real(tree) != real(dir)))
+}
+
+fn next(dir: &Path, needs_state: bool) -> String {
+    let mut flag = if dir == Path::new("manifests") { String::new() } else { format!(" -f {}", dir.display()) };
+    if needs_state {
+        flag.push_str(&format!(" --state {}", super::own_state(dir).display()));
+    }
     let example = dir.join("example.yaml");
     format!(
         "\nNext:\n  1. put a service into {}\n  2. trueup plan{flag}              see what would happen\n  \

@@ -15,7 +15,7 @@ mod explain;
 mod get;
 mod init;
 mod logs;
-mod names;
+pub mod names;
 mod pass;
 mod plan;
 mod reconcile;
@@ -113,7 +113,7 @@ fn looks_at_tree(command: &Command) -> bool {
 fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Interrupts) -> Result<Exit, Failure> {
     let place = place(&cli.global)?;
     match cli.command {
-        Command::Init(args) => init::run(&args, &place, screen),
+        Command::Init(args) => init::run(&args, &cli.global, wiring, screen),
         Command::Explain(args) => explain::run(&args, screen),
         Command::Schema(args) => schema::run(&args, screen),
         Command::Service(args) => service::run(&args, &place, wiring.surroundings(), screen),
@@ -187,13 +187,23 @@ fn tell_what_is_done(verbose: u8) {
 
 /// Where the tree and its state are.
 fn place(global: &Global) -> Result<Place, Failure> {
-    let manifests = global.manifests.clone();
-    let state = match &global.state {
+    place_of(&global.manifests, global.state.as_deref())
+}
+
+fn place_of(manifests: &Path, state: Option<&Path>) -> Result<Place, Failure> {
+    let manifests = manifests.to_owned();
+    let state = match state {
         Some(state) => std::path::absolute(state),
         None => beside(&manifests),
     };
     let state = state.with_context(|| format!("the state folder beside {} cannot be named", manifests.display()))?;
     Ok(Place { manifests, state })
+}
+
+/// A state folder for this tree alone, for a tree whose neighbour has the usual one.
+pub fn own_state(manifests: &Path) -> PathBuf {
+    let name = manifests.file_name().unwrap_or_default().to_string_lossy();
+    manifests.with_file_name(format!(".trueup-{name}"))
 }
 
 /// `.trueup` beside the folder. A symbolic link is taken as it stands: what it points to may be replaced, the link stays.

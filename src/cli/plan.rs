@@ -14,7 +14,7 @@ pub async fn run(
     desk: Desk<'_>,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let options = PlanOptions { allow_prune: args.allow_prune };
+    let options = PlanOptions { allow_prune: args.allow_prune, adopt_state: args.adopt_state };
     pass::run(desk, screen, OnCancel::Drop, args.detailed_exitcode, async |sink| control.plan(&options, sink).await)
         .await
 }

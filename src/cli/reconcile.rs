@@ -14,8 +14,12 @@ pub async fn run(
     desk: Desk<'_>,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let options =
-        ReconcileOptions { allow_prune: args.allow_prune, timeout: args.timeout, lock_timeout: args.lock_timeout };
+    let options = ReconcileOptions {
+        allow_prune: args.allow_prune,
+        adopt_state: args.adopt_state,
+        timeout: args.timeout,
+        lock_timeout: args.lock_timeout,
+    };
     let cancel = desk.cancel;
     if args.once {
         let work = async |sink: &mut Sink<'_>| control.reconcile_once(&options, cancel, sink).await;

@@ -8,6 +8,7 @@ use super::build::{self, Access, Built};
 use super::emit::{self, Emitter};
 use super::serve::{self, EndedBy, Serving};
 use super::socket;
+use super::tree;
 use super::verbs::{Reply, Verb};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::files::watch::Watcher;
@@ -72,6 +73,44 @@ impl Local {
         }
     }
 
+    /// Looks before anything is written: the state must be this tree's (or be given to it), and the tree must be there.
+    fn admit(&self, adopt: bool, sink: &mut Sink<'_>) -> Result<Option<Outcome>, Failure> {
+        let store = build::read_ledger(&self.place.state)?;
+        if let Some(foreign) = tree::foreign(&self.place, &*store)?.filter(|_| !adopt) {
+            return Err(foreign.refuse());
+        }
+        // The tree's own words say what is wrong with it.
+        if tree::never_was(&self.place, &*store)? { self.check(sink).map(Some) } else { Ok(None) }
+    }
+
+    /// The real world for a run that acts. The lock is held, so what is found now stays true.
+    fn build(&self, adopt: bool, ringer: &Ringer) -> Result<Built, Failure> {
+        let built = build::build(&self.place, Access::Act, ringer)?;
+        let store = &*built.engine.world().store;
+        match tree::foreign(&self.place, store)?.filter(|_| !adopt) {
+            Some(foreign) => Err(foreign.refuse()),
+            None => tree::bind(&self.place, store).map(|()| built),
+        }
+    }
+
+    /// A daemon that runs keeps the tree that it was started for.
+    fn same_tree(&self) -> Result<(), Failure> {
+        let store = build::read_ledger(&self.place.state)?;
+        match tree::foreign(&self.place, &*store)? {
+            Some(foreign) => {
+                Err(foreign.refuse().hint("a daemon is running for that tree: stop it first, then try again"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, sink: &mut Sink<'_>) -> Result<Outcome, Failure> {
+        let mut built = build::build(&self.place, Access::Look, &Ringer::new())?;
+        let report = built.engine.validate().map_err(anyhow::Error::from)?;
+        Emitter::new(sink).report(&report);
+        Ok(emit::outcome(Verdict::Settled, &report, report.summary()))
+    }
+
     /// Acts here, or has the daemon act.
     async fn act(
         &self,
@@ -80,12 +119,23 @@ impl Local {
         cancel: &Cancel,
         sink: &mut Sink<'_>,
     ) -> Result<Outcome, Failure> {
+        let adopt = matches!(&verb, Verb::Reconcile { options } if options.adopt_state);
+        if !matches!(verb, Verb::Down { .. })
+            && let Some(outcome) = self.admit(adopt, sink)?
+        {
+            return Ok(outcome);
+        }
         let lock = match self.turn(patience, cancel).await? {
-            Turn::Daemon(stream) => return socket::ask(stream, &verb, cancel, sink).await,
+            Turn::Daemon(stream) => {
+                if adopt {
+                    self.same_tree()?;
+                }
+                return socket::ask(stream, &verb, cancel, sink).await;
+            }
             Turn::Ours(lock) => lock,
         };
         let ringer = Ringer::new();
-        let mut built = build::build(&self.place, Access::Act, &ringer)?;
+        let mut built = self.build(adopt, &ringer)?;
         let mut mode = Mode::default();
         match &verb {
             Verb::Reconcile { options } => mode.allow_prune = options.allow_prune.map(|n| n as usize),
@@ -108,21 +158,27 @@ impl Local {
     }
 
     /// One look, and what would be done.
-    async fn look(&self, mode: Mode) -> Result<(Built, Report), Failure> {
+    async fn look(&self, mode: Mode, adopt: bool) -> Result<(Built, Report), Failure> {
         let ringer = Ringer::new();
         let mut built = build::build(&self.place, Access::Look, &ringer)?;
+        if let Some(foreign) = tree::foreign(&self.place, &*built.engine.world().store)?.filter(|_| !adopt) {
+            return Err(foreign.refuse());
+        }
         let mode = Mode { dry: true, ..mode };
         let report = built.engine.tick(mode, &mut |_| {}).await.map_err(anyhow::Error::from)?;
         Ok((built, report))
     }
 
     async fn run(&self, options: &ReconcileOptions, cancel: &Cancel, sink: &mut Sink<'_>) -> Result<Outcome, Failure> {
+        if let Some(outcome) = self.admit(options.adopt_state, sink)? {
+            return Ok(outcome);
+        }
         let lock = match self.turn(options.lock_timeout, cancel).await? {
             Turn::Ours(lock) => lock,
             Turn::Daemon(_) => return Err(Failure::locked("a daemon is running for this state folder")),
         };
         let ringer = Ringer::new();
-        let mut built = build::build(&self.place, Access::Act, &ringer)?;
+        let mut built = self.build(options.adopt_state, &ringer)?;
         let waker = ringer.clone();
         let watcher = Watcher::start(&build::manifests(&self.place)?, move || waker.ring());
         if let Some(reason) = watcher.polling() {
@@ -156,9 +212,11 @@ impl Local {
                     Ok(()) => Reply::Done { outcome: outcome.clone() },
                     Err(error) => Reply::Failed { message: error.to_string() },
                 };
-                let _ = reply.send(last);
-                // The client hears the answer before its socket goes.
-                reply.closed().await;
+                if let Some(reply) = reply {
+                    let _ = reply.send(last);
+                    // The client hears the answer before its socket goes.
+                    reply.closed().await;
+                }
                 outcome
             }
         };
@@ -192,20 +250,14 @@ impl Local {
 
 impl Control for Local {
     fn validate<'a>(&'a self, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
-        Box::pin(async move {
-            let ringer = Ringer::new();
-            let mut built = build::build(&self.place, Access::Look, &ringer)?;
-            let report = built.engine.validate().map_err(anyhow::Error::from)?;
-            Emitter::new(sink).report(&report);
-            Ok(emit::outcome(Verdict::Settled, &report, report.summary()))
-        })
+        Box::pin(async move { self.check(sink) })
     }
 
     fn plan<'a>(&'a self, options: &'a PlanOptions, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
         Box::pin(async move {
             let allow_prune = options.allow_prune.map(|n| n as usize);
             let mode = Mode { allow_prune, kick: true, ..Mode::default() };
-            let (_, report) = self.look(mode).await?;
+            let (_, report) = self.look(mode, options.adopt_state).await?;
             let mut emitter = Emitter::new(sink);
             emitter.report(&report);
             report.steps.iter().for_each(|step| emitter.step(step));
@@ -233,14 +285,14 @@ impl Control for Local {
 
     fn get(&self) -> Answer<'_, Vec<ResourceLine>> {
         Box::pin(async move {
-            let (_, report) = self.look(Mode::default()).await?;
+            let (_, report) = self.look(Mode::default(), false).await?;
             Ok(report.resources)
         })
     }
 
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description> {
         Box::pin(async move {
-            let (built, report) = self.look(Mode::default()).await?;
+            let (built, report) = self.look(Mode::default(), false).await?;
             let resource = report.resources.iter().find(|r| r.kind == id.kind && r.name == id.name).cloned();
             let resource = resource.ok_or_else(|| {
                 Failure::new(Exit::Error, format!("{id} is neither declared nor owned"))
@@ -275,7 +327,13 @@ impl Control for Local {
     }
 
     fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
-        Box::pin(self.act(Verb::Down { timeout }, Millis(0), cancel, sink))
+        Box::pin(async move {
+            // What is stopped is what the state holds, whatever tree was named.
+            let store = build::read_ledger(&self.place.state)?;
+            let manifests = tree::recorded(&*store)?.unwrap_or_else(|| self.place.manifests.clone());
+            let place = Place { manifests, ..self.place.clone() };
+            Self { place }.act(Verb::Down { timeout }, Millis(0), cancel, sink).await
+        })
     }
 }
 

@@ -6,9 +6,11 @@ use crate::cli::render::problem;
 use crate::engine::report::Report;
 use crate::engine::run::Watcher;
 use crate::engine::{Mode, Verdict, report};
-use crate::model::output::{Line, ProblemLine, StepLine, Summary, WaitLine, Waiting};
+use crate::model::exit::Exit;
+use crate::model::output::{ErrorLine, Line, ProblemLine, StepLine, Summary, WaitLine, Waiting};
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
+use crate::plan;
 
 /// Sends lines to one receiver.
 pub(super) struct Emitter<'s> {
@@ -22,6 +24,7 @@ pub(super) struct Shown {
     problems: Vec<Problem>,
     waits: Vec<WaitLine>,
     busy: Option<String>,
+    refusal: Option<plan::Refusal>,
 }
 
 impl<'s> Emitter<'s> {
@@ -41,6 +44,24 @@ impl Watcher for Emitter<'_> {
 }
 
 impl Shown {
+    /// Says once that the guard refuses a part of the plan: the continuous mode has no end at which it could be said.
+    pub(super) fn refusal(&mut self, report: &Report, sink: &mut dyn FnMut(Line)) {
+        match &report.refusal {
+            Some(refusal) if self.refusal.as_ref() != Some(refusal) => {
+                sink(Line::Error(ErrorLine {
+                    code: Exit::Refused.as_str().to_owned(),
+                    message: refusal.to_string(),
+                    causes: Vec::new(),
+                    hint: Some(refusal.hint()),
+                }));
+                self.refusal = Some(refusal.clone());
+            }
+            // While something gets a second look, nothing is known of the rest.
+            None if report.settled => self.refusal = None,
+            _ => {}
+        }
+    }
+
     /// Sends what is new.
     pub(super) fn report(&mut self, report: &Report, sink: &mut dyn FnMut(Line)) {
         if report.busy.is_none() {
@@ -51,6 +72,7 @@ impl Shown {
             }
             self.problems.clone_from(&report.problems);
         }
+        report.deaths.iter().for_each(|death| sink(Line::Event(death.clone())));
         let mut waits = report.waits.clone();
         if let Some(busy) = report.busy.as_ref().filter(|b| self.busy.as_ref() != Some(b)) {
             tracing::info!(what = %busy, "the tree is being rewritten; waiting for its end");
@@ -89,6 +111,7 @@ pub(super) fn outcome(verdict: Verdict, report: &report::Report, summary: Summar
         summary,
         invalid: report.problems.iter().filter(errors).count(),
         refused: report.refusal.as_ref().map(|r| Refusal { message: r.to_string(), hint: Some(r.hint()) }),
+        goes_on: false,
         ended: match verdict {
             Verdict::Settled | Verdict::Doomed => Ended::Settled,
             Verdict::TimedOut => Ended::TimedOut,

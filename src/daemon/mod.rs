@@ -7,10 +7,11 @@ mod emit;
 mod pulse;
 mod serve;
 mod socket;
+mod tree;
 mod verbs;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::environment::{self, Environment};
@@ -79,6 +80,10 @@ impl Wiring for Real {
                 Err(Failure { exit, error: error.into(), hint: None })
             }
         }
+    }
+
+    fn tree_of(&self, state: &Path) -> Option<PathBuf> {
+        tree::recorded(&*build::read_ledger(state).ok()?).ok()?
     }
 
     fn demo(&self, args: &[OsString]) -> Result<Exit, Failure> {

@@ -1,4 +1,10 @@
 //! The continuous mode: tick, tell everybody who listens, wait for the bell.
+//!
+//! A request lives as long as its client waits, with one exception: when the time of a `down` is over, its client is told so and
+//! stopping goes on until the daemon can end, because nobody who asked for the end wants everything started again. Whoever
+//! calls it off (Ctrl-C) gets that.
+
+use std::collections::BTreeSet;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -10,6 +16,7 @@ use crate::cli::engine::Outcome;
 use crate::engine::report::Report;
 use crate::engine::run::{Bell, Rang, Totals};
 use crate::engine::{Engine, EngineError, Mode, Verdict};
+use crate::model::id::Name;
 use crate::model::output::Line;
 use crate::model::time::Tick;
 use crate::model::unit::Millis;
@@ -40,7 +47,7 @@ pub(super) struct Serving<'a> {
     pub bell: &'a dyn Bell,
     pub ringer: Ringer,
     pub clients: UnboundedReceiver<Client>,
-    /// `--allow-prune N` of the daemon itself.
+    /// `--allow-prune N` of the daemon itself; used up by its first use.
     pub allow_prune: Option<usize>,
     pub sink: &'a mut dyn FnMut(Line),
     /// Called after every tick with the paths outside the tree that matter.
@@ -50,13 +57,13 @@ pub(super) struct Serving<'a> {
 /// How the loop ended.
 pub(super) enum EndedBy {
     Cancel(Outcome),
-    /// A client asked for `down`; everything is stopped, and it still waits for its answer.
-    Down(Outcome, UnboundedSender<Reply>),
+    /// A client asked for `down`; everything is stopped, and it may still wait for its answer.
+    Down(Outcome, Option<UnboundedSender<Reply>>),
 }
 
 /// Serves until cancelled or told to go down.
 pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
-    let Serving { engine, bell, ringer: _ringer, mut clients, allow_prune, sink, watched } = serving;
+    let Serving { engine, bell, ringer: _ringer, mut clients, mut allow_prune, sink, watched } = serving;
     let clock = engine.world().clock.clone();
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut shown = Shown::default();
@@ -64,8 +71,11 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
     let mut ticks: u64 = 0;
     let mut ready = false;
     let mut pulse = Pulse::asked(clock.now());
+    // Somebody asked just now; kept until a tick could look.
+    let mut kick = false;
+    // A `down` whose client was told that its time is over.
+    let mut going_down = false;
     loop {
-        let mut kick = false;
         while let Ok(client) = clients.try_recv() {
             kick |= matches!(client.verb, Verb::Reconcile { .. });
             if let Verb::Restart { names, .. } = &client.verb {
@@ -74,7 +84,14 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             let begun = clock.now();
             waiting.push(Waiting { client, begun, totals: Totals::from(begun), shown: Shown::default() });
         }
-        let mode = Mode { kick, ..mode(&waiting, allow_prune) };
+        let (gone, here) = waiting.into_iter().partition(|w: &Waiting| w.client.reply.is_closed());
+        waiting = here;
+        withdraw(engine, &gone, &waiting);
+        let mut mode = Mode { kick, ..mode(&waiting, allow_prune) };
+        mode.down |= going_down;
+        if totals.is_empty() {
+            totals = Totals::from(clock.now());
+        }
         let result = {
             let mut step = |line: &crate::model::output::StepLine| {
                 sink(Line::Step(line.clone()));
@@ -87,29 +104,43 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
-                failed(&error, &mut waiting);
+                let (gone, here) = failed(&error, waiting);
+                waiting = here;
+                withdraw(engine, &gone, &waiting);
                 if pulse.wait(bell, &*clock, AFTER_FAILURE).await == Rang::Cancelled {
                     return EndedBy::Cancel(Outcome::default());
                 }
                 continue;
             }
         };
+        kick &= report.busy.is_some();
         totals.add(&report);
+        if report.by_number && mode.allow_prune == allow_prune {
+            // A number is for one removal, not for every later one of its size.
+            allow_prune = None;
+        }
         shown.report(&report, sink);
+        shown.refusal(&report, sink);
         watched(&report);
         if !ready {
             ready = true;
             // Not under a service manager: nothing to tell.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         }
-        if report.settled && totals.summary(&report, clock.now()).planned > 0 {
+        if report.settled && !mode.down && !totals.is_empty() {
             sink(Line::Summary(totals.summary(&report, clock.now())));
             totals = Totals::from(clock.now());
         }
-        if let Some(down) = answer(&mut waiting, &report, clock.now()) {
+        let (gone, here) = answer(waiting, &report, mode, clock.now());
+        waiting = here;
+        withdraw(engine, &gone, &waiting);
+        if mode.down && report.settled {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-            return down;
+            let reply = end_all(&gone, waiting);
+            let outcome = emit::outcome(Verdict::Settled, &report, totals.summary(&report, clock.now())).of(mode);
+            return EndedBy::Down(outcome, reply);
         }
+        going_down |= gone.iter().any(|w| is_down(w) && !w.client.reply.is_closed());
         ticks += 1;
         if ticks.is_multiple_of(TRIM_EVERY) {
             let _ = engine.trim();
@@ -139,39 +170,72 @@ fn left(waiting: &Waiting, now: Tick) -> Millis {
     Millis(waiting.client.verb.timeout().0.saturating_sub((now - waiting.begun).0))
 }
 
-fn failed(error: &EngineError, waiting: &mut Vec<Waiting>) {
-    tracing::error!(%error, "the tick failed; modules are left as they are");
-    for w in waiting.drain(..) {
-        let _ = w.client.reply.send(Reply::Failed { message: error.to_string() });
-    }
+/// What clients that are gone asked for is asked for no more, unless somebody else asks for it too.
+fn withdraw(engine: &mut Engine, gone: &[Waiting], here: &[Waiting]) {
+    let names = |w: &Waiting| match &w.client.verb {
+        Verb::Restart { names, .. } => names.clone(),
+        Verb::Reconcile { .. } | Verb::Down { .. } => Vec::new(),
+    };
+    let wanted: BTreeSet<Name> = here.iter().flat_map(names).collect();
+    engine.withdraw_restart(gone.iter().flat_map(names).filter(|name| !wanted.contains(name)));
 }
 
-/// Tells the waiting clients how it stands, and lets go of those that are done.
-fn answer(waiting: &mut Vec<Waiting>, report: &Report, now: Tick) -> Option<EndedBy> {
-    let mut going = Vec::new();
-    for mut w in waiting.drain(..) {
+fn is_down(w: &Waiting) -> bool {
+    matches!(w.client.verb, Verb::Down { .. })
+}
+
+/// Tells everybody of a tick that failed; only who wants everything stopped goes on waiting. Answered and waiting clients.
+fn failed(error: &EngineError, waiting: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
+    tracing::error!(%error, "the tick failed; modules are left as they are");
+    let (here, gone): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_down);
+    for w in &gone {
+        let _ = w.client.reply.send(Reply::Failed { message: error.to_string() });
+    }
+    (gone, here)
+}
+
+/// Tells the waiting clients how it stands. Answered and waiting clients; who wanted everything stopped, and got it, is among the
+/// answered, and hears it when the daemon ends.
+fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec<Waiting>, Vec<Waiting>) {
+    let (mut gone, mut here) = (Vec::new(), Vec::new());
+    for mut w in waiting {
         w.totals.add(report);
         let reply = w.client.reply.clone();
         w.shown.report(report, &mut |line| {
             let _ = reply.send(Reply::Line { line });
         });
         let verdict = match report {
-            r if r.settled => Verdict::Settled,
-            r if r.doomed => Verdict::Doomed,
-            _ if left(&w, now).0 == 0 => Verdict::TimedOut,
-            _ => {
-                going.push(w);
-                continue;
-            }
+            // While everything is stopped, nothing that others wait for comes to be.
+            r if r.settled && (is_down(&w) || !mode.down) => Some(Verdict::Settled),
+            r if r.doomed && !mode.down => Some(Verdict::Doomed),
+            _ if left(&w, now).0 == 0 => Some(Verdict::TimedOut),
+            _ => None,
         };
-        let down = matches!(w.client.verb, Verb::Down { .. });
-        let outcome = emit::outcome(verdict, report, w.totals.summary(report, now));
-        let outcome = outcome.of(Mode { down, ..Mode::default() });
-        if matches!(w.client.verb, Verb::Down { .. }) && verdict == Verdict::Settled {
-            return Some(EndedBy::Down(outcome, reply));
+        let Some(verdict) = verdict else {
+            here.push(w);
+            continue;
+        };
+        if !(is_down(&w) && verdict == Verdict::Settled) {
+            let outcome = emit::outcome(verdict, report, w.totals.summary(report, now));
+            let outcome = outcome.of(Mode { down: is_down(&w), ..Mode::default() });
+            let goes_on = is_down(&w);
+            let _ = reply.send(Reply::Done { outcome: Outcome { goes_on, ..outcome } });
         }
-        let _ = reply.send(Reply::Done { outcome });
+        gone.push(w);
     }
-    *waiting = going;
-    None
+    (gone, here)
+}
+
+/// Everything is stopped. The first who asked for it is answered when the keeper has ended too, the others now.
+fn end_all(stopped: &[Waiting], waiting: Vec<Waiting>) -> Option<UnboundedSender<Reply>> {
+    for w in &waiting {
+        let message = "everything was stopped by 'trueup down'".to_owned();
+        let _ = w.client.reply.send(Reply::Failed { message });
+    }
+    let mut asked = stopped.iter().filter(|w| is_down(w)).map(|w| w.client.reply.clone());
+    let first = asked.next();
+    for reply in asked {
+        let _ = reply.send(Reply::Failed { message: "everything was stopped by another 'trueup down'".to_owned() });
+    }
+    first
 }

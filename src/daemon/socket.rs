@@ -22,6 +22,9 @@ const REQUEST_LIMIT: u64 = 64 * 1024;
 /// So many clients at once; a person has one or two.
 const CLIENTS: usize = 32;
 
+/// After a connection could not be taken.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Where the socket is reached. The path of a socket is limited to about 107 bytes and state folders may be deep, so the folder
 /// is opened and the socket named through it.
 struct Door {
@@ -49,7 +52,11 @@ pub(super) fn listen(state: &Path, to: UnboundedSender<Client>, ringer: Ringer) 
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS));
     let task = tokio::task::spawn_local(async move {
         loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors, most likely: the next attempt would fail at once too, and burn a core.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
             let (to, ringer) = (to.clone(), ringer.clone());
             tokio::task::spawn_local(async move {
@@ -97,7 +104,19 @@ async fn talk(stream: UnixStream, to: &UnboundedSender<Client>, ringer: &Ringer)
             let _ = reply.send(Reply::Failed { message: format!("not a request that this version knows: {error}") });
         }
     }
-    while let Some(reply) = replies.recv().await {
+    loop {
+        // Both arms are cancel-safe. A client says nothing after its request, so its next word is its end.
+        let reply = tokio::select! {
+            biased;
+            reply = replies.recv() => reply,
+            _ = lines.next_line() => {
+                drop(replies);
+                // The loop drops the request when it looks.
+                ringer.ring();
+                return Ok(());
+            }
+        };
+        let Some(reply) = reply else { break };
         let last = !matches!(reply, Reply::Line { .. });
         let mut text = serde_json::to_vec(&reply)?;
         text.push(b'\n');

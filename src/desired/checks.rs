@@ -72,10 +72,14 @@ fn references(parts: &[Part<'_>], candidates: &Candidates<'_>, problems: &[Probl
                 findings.push(Finding { problem, involved: vec![part.id.clone()] });
             } else if wanted.suspend && !spec.suspend {
                 let at = part.version.document.value_at(&pointer);
-                let problem =
-                    Problem::error(Code::Conflict, at, format!("{} waits for {target}, which is suspended", part.id))
-                        .warning()
-                        .also(other.version.document.key_at("/spec/suspend"), "suspended here");
+                let message = format!(
+                    "{} needs {target}, which is suspended: what runs goes on, and is not started again while that is so",
+                    part.id
+                );
+                let problem = Problem::error(Code::SuspendedDependency, at, message)
+                    .warning()
+                    .hint(format!("suspend {} too, or take the dependency away", part.id))
+                    .also(other.version.document.key_at("/spec/suspend"), "suspended here");
                 findings.push(Finding { problem, involved: Vec::new() });
             }
         }

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::task::Poll;
 
 use super::look::{self, Looked};
+use super::memory::Attempt;
 use super::{Engine, EngineError, Sink};
 use crate::kinds::Action;
 use crate::kinds::service::apply::{self, Outcome};
 use crate::kinds::service::inputs::Inputs;
-use crate::kinds::service::observe::Record;
+use crate::kinds::service::observe::{Record, RowState, State};
 use crate::kinds::service::plan::Action as ServiceAction;
 use crate::kinds::service::trial::{Proven, Refused};
 use crate::model::digest::Digest;
-use crate::model::event::Event;
-use crate::model::id::{ResourceId, StepId};
+use crate::model::event::{Cause, Event};
+use crate::model::id::{KindName, ResourceId, StepId};
+use crate::model::observed::Observed;
 use crate::model::output::{OutcomeWord, StepLine};
 use crate::model::time::Tick;
 use crate::model::unit::Millis;
@@ -90,7 +92,13 @@ impl Engine {
                 }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
                 let dice = self.world.dice.roll();
-                self.memory.tried(&step.resource, step.action.word(), &key(step), failure, started, dice);
+                let attempt = Attempt {
+                    id: &step.resource,
+                    action: step.action.word(),
+                    key: &key(step),
+                    against_drift: step.cause == Cause::Drift,
+                };
+                self.memory.tried(attempt, failure, started, dice);
                 let mut line = step.line(word);
                 line.message.clone_from(&message);
                 line.duration_ms = took.0;
@@ -226,10 +234,17 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
         record.port = inputs.port;
         record.module = resource.module.as_ref().map(|m| (m.source.path.clone(), m.source.text.to_string()));
         record.parts.clone_from(&inputs.parts);
-        record.row = inputs.row.as_ref().map(|r| r.name.clone());
         record.reloaded = inputs.reload.as_ref().map(|r| r.files.clone());
         // Tried again, because somebody asked for it.
         record.refused.take_if(|refused| refused.digest == resource.digest);
+    }
+    if let Some(Observed::Present(State { inputs: Some(Ok(inputs)), old_row: None, row, .. })) =
+        looked.seen.get(&step.resource.name)
+        && step.resource.kind == KindName::Service
+        && !matches!(row, RowState::Unknown(_))
+    {
+        // While a row under an earlier name is there, the record goes on naming that one: a crash must not lose it.
+        record.row = inputs.row.as_ref().map(|r| r.name.clone());
         record.home = record.row.as_ref().map(|_| looked.home.to_string_lossy().into_owned());
     }
     match (step.claim, &step.action) {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Engine, EngineError, Mode, ports};
+use super::{Engine, EngineError, Mode, ports, secrets};
 use crate::desired::{self, Desired, LastGood, Manifest, Resource};
 use crate::document::Document;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
 use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
-use crate::kinds::service::observe::{self, State};
+use crate::kinds::service::observe::{self, Record, State};
 use crate::kinds::{Spec, schema};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
@@ -23,7 +23,7 @@ use crate::plan::{Leaving, record_of};
 use crate::ports::files::FileError;
 use crate::ports::probes::Verdict;
 use crate::ports::store::{JournalLine, Owned};
-use crate::ports::world::Facts;
+use crate::ports::world::{Commands, Facts};
 use crate::ports::{Look, PortError};
 
 /// After so long a tree that is "being rewritten" is looked at all the same: a lock file of git may have been left by a crash.
@@ -66,6 +66,9 @@ impl Engine {
             listeners,
             rows: self.world.registry.rows(&home),
             wanted_rows: wanted_rows(&desired, &ports),
+            kept_rows: kept_rows(&owned, &home),
+            // What is only to be stopped needs no secrets.
+            commands: if mode.down { Commands::new() } else { secrets::commands(&*self.world.secrets, &desired).await },
             home: home.clone(),
             key: self.world.store.key()?,
         };
@@ -167,14 +170,14 @@ impl Engine {
         mode: Mode,
     ) -> BTreeMap<Name, Observed<State>> {
         let look = Look::new(&self.world, facts);
-        let wall = self.world.clock.wall();
+        let now = self.world.clock.now();
         let origin = hub.effective_origin();
         let origins = origins(hub);
         let mut seen = BTreeMap::new();
         for (id, resource) in &desired.resources {
             let Spec::Service(spec) = &resource.spec else { continue };
             let state = if mode.down {
-                observe::observe_unit(&look, &id.name)
+                observe::observe_unit(&look, &id.name, now)
             } else {
                 let setting = Setting {
                     name: &id.name,
@@ -186,13 +189,13 @@ impl Engine {
                     home: &facts.home,
                     port: ports.get(&id.name).copied(),
                 };
-                observe::observe(&look, &resource.document, &setting, wall).await
+                observe::observe(&look, &resource.document, &setting, now)
             };
             seen.insert(id.name.clone(), state);
         }
         first_answers(&look, &mut seen, mode).await;
         for id in leaving.keys().filter(|id| id.kind == KindName::Service) {
-            seen.insert(id.name.clone(), observe::observe_unit(&look, &id.name));
+            seen.insert(id.name.clone(), observe::observe_unit(&look, &id.name, now));
         }
         seen
     }
@@ -221,6 +224,13 @@ fn wanted_rows(desired: &Desired, ports: &BTreeMap<Name, u16>) -> BTreeMap<Strin
         Some((name.to_owned(), *ports.get(&id.name)?))
     };
     desired.resources.iter().filter_map(row).collect()
+}
+
+/// The rows that we keep in this home.
+fn kept_rows(owned: &BTreeMap<ResourceId, Owned>, home: &Path) -> BTreeMap<Name, String> {
+    let here = |record: &Record| record.home.as_deref().is_some_and(|of| Path::new(of) == home);
+    let row = |(id, owned): (&ResourceId, &Owned)| Some((id.name.clone(), record_of(Some(owned)).filter(here)?.row?));
+    owned.iter().filter_map(row).collect()
 }
 
 fn is_probed(state: &State) -> bool {

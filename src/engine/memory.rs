@@ -25,8 +25,23 @@ struct Tries {
     key: String,
     count: u32,
     not_before: Tick,
+    /// Until when an attempt that seemed to work is remembered: what comes back sooner is the same trouble.
+    until: Tick,
     failure: Option<String>,
 }
+
+/// An attempt at a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    pub id: &'a ResourceId,
+    pub action: &'static str,
+    pub key: &'a str,
+    /// It puts right what moved by itself, and may move again: somebody may be working against us.
+    pub against_drift: bool,
+}
+
+/// So long a removal counts against the budget of later ones.
+pub const PRUNE_WINDOW: Millis = Millis(600_000);
 
 /// The engine's memory.
 #[derive(Debug, Default)]
@@ -35,6 +50,10 @@ pub struct Memory {
     missing: BTreeMap<ResourceId, Tick>,
     /// Removals that were admitted by the budget and are under way.
     pub admitted: BTreeSet<ResourceId>,
+    /// When removals within the budget were admitted.
+    removals: BTreeMap<ResourceId, Tick>,
+    /// When a death of a unit was last told.
+    deaths: BTreeMap<Name, Tick>,
     /// Services that a person asked to restart.
     pub requested: BTreeSet<Name>,
     /// How often in a row nothing could be done while something was unsettled.
@@ -54,32 +73,23 @@ impl Memory {
     }
 
     /// Notes an attempt. `dice` spreads the pauses, so that what failed together is not tried together.
-    pub fn tried(
-        &mut self,
-        id: &ResourceId,
-        action: &'static str,
-        key: &str,
-        failure: Option<String>,
-        now: Tick,
-        dice: u64,
-    ) {
-        let tries = self.tries.entry((id.clone(), action)).or_insert_with(|| Tries {
-            key: String::new(),
-            count: 0,
-            not_before: now,
-            failure: None,
-        });
+    pub fn tried(&mut self, attempt: Attempt<'_>, failure: Option<String>, now: Tick, dice: u64) {
+        let Attempt { id, action, key, against_drift } = attempt;
+        let fresh = || Tries { key: key.to_owned(), count: 0, not_before: now, until: now, failure: None };
+        let tries = self.tries.entry((id.clone(), action)).or_insert_with(fresh);
         if tries.key != key {
-            *tries = Tries { key: key.to_owned(), count: 0, not_before: now, failure: None };
+            *tries = fresh();
         }
         tries.count = tries.count.saturating_add(1);
-        tries.not_before = now + pause_after(tries.count, dice);
+        let pause = pause_after(tries.count, dice);
+        tries.not_before = now + pause;
+        tries.until = if against_drift { now + pause + pause } else { now };
         tries.failure = failure;
     }
 
-    /// All is well with it: earlier attempts do not count any more.
-    pub fn settled(&mut self, id: &ResourceId) {
-        self.tries.retain(|(other, _), _| other != id);
+    /// All is well with it: earlier attempts do not count any more, but for those against drift, which have to last a while.
+    pub fn settled(&mut self, id: &ResourceId, now: Tick) {
+        self.tries.retain(|(other, _), tries| other != id || now < tries.until);
     }
 
     /// For how long this version has been on trial.
@@ -107,6 +117,27 @@ impl Memory {
     pub fn attempts(&self, id: &ResourceId) -> (u32, Option<&str>) {
         let of_it = self.tries.iter().filter(|((other, _), _)| other == id).map(|(_, tries)| tries);
         of_it.fold((0, None), |(count, failure), t| (count.max(t.count), t.failure.as_deref().or(failure)))
+    }
+
+    /// Notes removals that the budget admitted.
+    pub fn removing(&mut self, ids: impl Iterator<Item = ResourceId>, now: Tick) {
+        self.removals.extend(ids.map(|id| (id, now)));
+    }
+
+    /// What was removed within the window and still counts.
+    pub fn removed_recently(&mut self, now: Tick) -> BTreeSet<ResourceId> {
+        self.removals.retain(|_, at| (now - *at) < PRUNE_WINDOW);
+        self.removals.keys().cloned().collect()
+    }
+
+    /// Notes that a death is told now; or says how long that has to wait, because the last one was told only just.
+    pub fn told_death(&mut self, unit: &Name, now: Tick, quiet: Millis) -> Option<Millis> {
+        let next = self.deaths.get(unit).map(|last| *last + quiet);
+        if let Some(next) = next.filter(|next| now < *next) {
+            return Some(next - now);
+        }
+        self.deaths.insert(unit.clone(), now);
+        None
     }
 
     /// Splits missing documents into those missed long enough and those that need a second look.
@@ -144,20 +175,43 @@ mod tests {
         ResourceId::new(KindName::Service, Name::new("a").expect("a name"))
     }
 
+    fn attempt(id: &ResourceId, against_drift: bool) -> Attempt<'_> {
+        Attempt { id, action: "spawn", key: "k", against_drift }
+    }
+
     #[test]
     fn pauses_grow_to_the_longest_and_start_anew_for_another_step() {
         let mut memory = Memory::default();
         let mut last = Millis(0);
         for _ in 0..20 {
-            memory.tried(&id(), "spawn", "k", None, Tick(0), 0);
+            memory.tried(attempt(&id(), false), None, Tick(0), 0);
             let pause = memory.pause(&id(), "spawn", "k", Tick(0)).expect("waits");
             assert!(pause >= last, "{pause} after {last}");
             last = pause;
         }
         assert!(last <= Millis(LONGEST_PAUSE.0 * 11 / 10));
         assert_eq!(memory.pause(&id(), "spawn", "other", Tick(0)), None);
-        memory.settled(&id());
+        memory.settled(&id(), Tick(0));
         assert_eq!(memory.pause(&id(), "spawn", "k", Tick(0)), None);
+    }
+
+    #[test]
+    fn one_good_look_does_not_end_a_fight() {
+        let (mut memory, id) = (Memory::default(), id());
+        let mut now = Tick(0);
+        let mut tried = 0;
+        // Put right, found right, found wrong again, ten times a second for a minute.
+        while now < Tick(60_000) {
+            if memory.pause(&id, "spawn", "k", now).is_none() {
+                memory.tried(attempt(&id, true), None, now, 0);
+                tried += 1;
+            }
+            memory.settled(&id, now);
+            now = now + Millis(100);
+        }
+        assert!((5..8).contains(&tried), "tried {tried} times");
+        memory.settled(&id, now + Millis(200_000));
+        assert_eq!(memory.attempts(&id), (0, None), "after a long peace it begins anew");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Wake, look, plan, do, record. The only owner of change: one engine, one thread, one writing connection to the ledger.
 //! Wake-ups carry no data; start-up is recovery; there is no second code path.
 
+mod deaths;
 mod execute;
+mod frozen;
 mod look;
 mod memory;
 mod ports;
 pub mod report;
 pub mod run;
+mod secrets;
 mod tick;
 
 use std::collections::BTreeMap;
@@ -75,6 +78,13 @@ impl Engine {
     /// Asks for a restart of these services in the next tick.
     pub fn request_restart(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
         self.memory.requested.extend(names);
+    }
+
+    /// Whoever asked for the restart of these does not wait for it any more.
+    pub fn withdraw_restart(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
+        for name in names {
+            self.memory.requested.remove(&name);
+        }
     }
 
     pub fn world(&self) -> &World {

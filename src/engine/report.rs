@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::document::Document;
 use crate::model::condition::Reason;
+use crate::model::event::Event;
 use crate::model::id::ResourceId;
 use crate::model::output::{ResourceLine, StepLine, Summary, WaitLine};
 use crate::model::problem::{Problem, Severity};
@@ -20,6 +21,8 @@ pub struct Report {
     pub sources: Sources,
     /// Done steps with their outcome; in a dry tick the planned ones.
     pub steps: Vec<StepLine>,
+    /// What died by itself since the last look.
+    pub deaths: Vec<Event>,
     /// Steps that were planned and not done, because they wait for something.
     pub later: Vec<StepLine>,
     pub waits: Vec<WaitLine>,
@@ -31,6 +34,8 @@ pub struct Report {
     /// Files outside the tree that matter: envFiles, secret files, module.json, services.json.
     pub also: BTreeSet<PathBuf>,
     pub refusal: Option<Refusal>,
+    /// `--allow-prune` was needed, and used.
+    pub by_number: bool,
     pub held: BTreeSet<ResourceId>,
     /// How many of them failed their trial.
     pub rolled_back: usize,

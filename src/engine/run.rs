@@ -50,12 +50,12 @@ pub trait Watcher {
     fn report(&mut self, report: &Report);
 }
 
-/// Counts over several ticks.
+/// Counts over several ticks. A step that is done several times (because it failed, or drifted again) counts once.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     begun: Tick,
     planned: BTreeSet<(ResourceId, String)>,
-    changed: usize,
+    changed: BTreeSet<(ResourceId, String)>,
     drift: BTreeSet<ResourceId>,
     pruned: BTreeSet<ResourceId>,
 }
@@ -63,6 +63,11 @@ pub struct Totals {
 impl Totals {
     pub fn from(begun: Tick) -> Self {
         Self { begun, ..Self::default() }
+    }
+
+    /// Nothing was planned yet.
+    pub fn is_empty(&self) -> bool {
+        self.planned.is_empty()
     }
 
     /// Adds a tick.
@@ -73,7 +78,8 @@ impl Totals {
                 self.drift.insert(step.resource.clone());
             }
         }
-        self.changed += report.steps.iter().filter(|s| s.outcome == OutcomeWord::Changed).count();
+        let changed = report.steps.iter().filter(|s| s.outcome == OutcomeWord::Changed);
+        self.changed.extend(changed.map(|s| (s.resource.clone(), s.action.clone())));
         self.drift.extend(report.drifted.iter().cloned());
         self.pruned.extend(report.pruned.iter().cloned());
     }
@@ -82,7 +88,7 @@ impl Totals {
     pub fn summary(&self, last: &Report, now: Tick) -> Summary {
         Summary {
             planned: self.planned.len(),
-            changed: self.changed,
+            changed: self.changed.len(),
             drift: self.drift.len(),
             pruned: self.pruned.len(),
             in_sync: last.settled && !last.invalid() && last.refusal.is_none() && last.held.is_empty(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::frozen;
 use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
@@ -16,6 +17,7 @@ use crate::model::event::{Cause, Event};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
+use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
 use crate::plan::{self, CheckedPlan, Input, record_of};
@@ -43,6 +45,8 @@ impl Engine {
         self.memory.reopened.extend(looked.open.iter().map(|line| line.resource.clone()));
         let trials = self.trials(&looked);
         let requested = std::mem::take(&mut self.memory.requested);
+        let now = self.world.clock.now();
+        let recent = self.memory.removed_recently(now);
         let input = Input {
             desired: &looked.desired,
             owned: &looked.owned,
@@ -52,6 +56,7 @@ impl Engine {
             requested: &requested,
             reopened: &self.memory.reopened,
             admitted: &self.memory.admitted,
+            recent: &recent,
             down: mode.down,
             kick: mode.kick,
             allow_prune: mode.allow_prune,
@@ -61,6 +66,11 @@ impl Engine {
         let plan = plan::make(&input);
         let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
         self.memory.requested = requested;
+        if !checked.plan().by_number {
+            // What a person's number allowed was never the budget's; what goes on is counted already.
+            let fresh: Vec<_> = checked.plan().pruned.difference(&self.memory.admitted).cloned().collect();
+            self.memory.removing(fresh.into_iter().filter(|id| id.kind == KindName::Service), now);
+        }
         self.memory.admitted.clone_from(&checked.plan().pruned);
         if mode.dry {
             return self.report(&looked, &checked, super::execute::Executed::default(), &trials, mode);
@@ -125,6 +135,7 @@ impl Engine {
             problems: looked.desired.problems.iter().chain(&plan.problems).cloned().collect(),
             sources: looked.desired.sources.clone(),
             refusal: plan.refusal.clone(),
+            by_number: plan.by_number,
             pruned: executed.released,
             interval: Some(looked.hub.interval),
             ..Report::default()
@@ -148,8 +159,8 @@ impl Engine {
             // What has a step of its own under way is told by that step.
             let moving = report.steps.iter().any(|s| s.resource == *id && moves(s));
             if standing.settled() && !acted {
-                self.memory.settled(id);
-            } else if !standing.settled() {
+                self.memory.settled(id, self.world.clock.now());
+            } else if !standing.settled() || fought(&report, id, self.memory.attempts(id).0 >= HOPELESS_AFTER) {
                 unsettled = true;
                 let hopeless = standing.doomed || self.memory.attempts(id).0 >= HOPELESS_AFTER;
                 hope |= !hopeless;
@@ -165,13 +176,25 @@ impl Engine {
                 report.held.insert(id.clone());
             }
             if conditions != old {
-                events.extend(transitions(id, old, &conditions));
+                events.extend(transitions(id, old, &conditions, self.world.clock.wall()));
                 changed.push((id.clone(), conditions.clone()));
             }
             report.resources.push(self.line(looked, id, standing, &circumstance, conditions));
         }
         self.memory.forget_others(|id| plan.standings.contains_key(id));
-        self.frozen_without_standing(looked, checked, &mut report);
+        for id in &plan.frozen {
+            report.held.insert(id.clone());
+            let old = before.get(id).map_or(&[][..], Vec::as_slice);
+            let standing = frozen::standing(looked, id, old);
+            let circumstance = self.circumstance(id, &standing, looked, checked);
+            let conditions = status::conditions(&standing, &circumstance, old, self.world.clock.wall());
+            if conditions != old {
+                events.extend(transitions(id, old, &conditions, self.world.clock.wall()));
+                changed.push((id.clone(), conditions.clone()));
+            }
+            report.resources.push(self.line(looked, id, &standing, &circumstance, conditions));
+        }
+        report.resources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         report.documents = looked.desired.resources.iter().map(|(id, r)| (id.clone(), r.document.clone())).collect();
         report.declared = looked.desired.resources.len();
         report.also = also(looked);
@@ -179,7 +202,9 @@ impl Engine {
         for gone in before.keys().filter(|id| !plan.standings.contains_key(*id) && !looked.owned.contains_key(*id)) {
             changed.push((gone.clone(), Vec::new()));
         }
+        let mut untold = None;
         if !mode.dry {
+            (report.deaths, untold) = self.tell_deaths(looked)?;
             if !changed.is_empty() {
                 self.world.store.set_conditions(&changed)?;
             }
@@ -194,7 +219,7 @@ impl Engine {
         let verdicts =
             trials.values().filter(|t| t.fallback && t.spent < t.window).map(|t| Millis(t.window.0 - t.spent.0));
         let pause = executed.pause.into_iter().chain(verdicts).min();
-        report.next = self.next(looked, &report, pause);
+        report.next = self.next(looked, &report, pause).into_iter().chain(untold).min();
         Ok(report)
     }
 
@@ -212,7 +237,7 @@ impl Engine {
             held: held.map(|h| h.message.clone()),
             rolled_back: held.is_some_and(|h| h.failed),
             frozen,
-            no_progress: (attempts >= STALLED_AFTER && !standing.settled())
+            no_progress: (attempts >= STALLED_AFTER && (!standing.settled() || standing.drifted.is_some()))
                 .then(|| format!("the same step was tried {attempts} times in a row")),
             failure: failure.map(str::to_owned),
             generation: looked.owned.get(id).map_or(0, |o| o.generation),
@@ -221,33 +246,11 @@ impl Engine {
 
     fn frozen(&self, checked: &CheckedPlan) -> (Reason, String) {
         match &checked.plan().refusal {
-            Some(refusal) => (Reason::PruneBudget, refusal.hint()),
+            Some(refusal) => (Reason::PruneBudget, refusal.kept()),
             None => (
                 Reason::TreeIncomplete,
                 "no longer declared, and kept until the tree can be read completely".to_owned(),
             ),
-        }
-    }
-
-    /// What is no longer declared and may not be removed is left alone; it is shown as held all the same.
-    fn frozen_without_standing(&self, looked: &Looked, checked: &CheckedPlan, report: &mut Report) {
-        for id in &checked.plan().frozen {
-            report.held.insert(id.clone());
-            if checked.plan().standings.contains_key(id) {
-                continue;
-            }
-            let (reason, message) = self.frozen(checked);
-            let standing = Standing {
-                started: true,
-                ready: false,
-                completed: false,
-                reason,
-                message,
-                doomed: true,
-                drifted: None,
-            };
-            let circumstance = self.circumstance(id, &standing, looked, checked);
-            report.resources.push(self.line(looked, id, &standing, &circumstance, Vec::new()));
         }
     }
 
@@ -306,6 +309,11 @@ impl Engine {
     }
 }
 
+/// Whether something well by itself is put right again and again, and goes wrong again.
+fn fought(report: &Report, id: &ResourceId, often: bool) -> bool {
+    often && report.later.iter().any(|s| s.resource == *id && s.cause == Cause::Drift)
+}
+
 /// Whether a step is done, or would be done at once.
 fn moves(step: &StepLine) -> bool {
     match step.outcome {
@@ -343,7 +351,7 @@ fn also(looked: &Looked) -> BTreeSet<PathBuf> {
 }
 
 /// A line of history for every condition that turned.
-fn transitions(id: &ResourceId, old: &[Condition], new: &[Condition]) -> Vec<Event> {
+fn transitions(id: &ResourceId, old: &[Condition], new: &[Condition], at: Timestamp) -> Vec<Event> {
     let kinds: BTreeSet<ConditionType> = old.iter().chain(new).map(|c| c.kind).collect();
     let find = |all: &[Condition], kind| all.iter().find(|c: &&Condition| c.kind == kind).cloned();
     let mut events = Vec::new();
@@ -362,8 +370,27 @@ fn transitions(id: &ResourceId, old: &[Condition], new: &[Condition]) -> Vec<Eve
             ConditionStatus::Unknown => format!("{kind:?} unknown: {}", now.message),
         };
         let cause = if kind == ConditionType::Drifted { Cause::Drift } else { Cause::Intent };
-        let at = now.last_transition_time;
         events.push(Event { seq: 0, at, resource: id.clone(), reason: now.reason, cause, message });
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_ends_now() {
+        let condition = |status| Condition {
+            kind: ConditionType::Drifted,
+            status,
+            reason: Reason::RowDrifted,
+            message: "moved".to_owned(),
+            last_transition_time: Timestamp(1_000),
+            observed_generation: 1,
+        };
+        let id: ResourceId = "Service/a".parse().expect("an id");
+        let events = transitions(&id, &[condition(ConditionStatus::True)], &[], Timestamp(9_000));
+        assert_eq!((events[0].at, events[0].message.as_str()), (Timestamp(9_000), "no longer Drifted"));
+    }
 }

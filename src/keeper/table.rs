@@ -517,16 +517,7 @@ impl State {
 
     /// Whether the policy starts again what ended like this.
     fn wants_restart(&self) -> bool {
-        let restart = &self.policy.restart;
-        let exit = self.last_exit.as_ref().map(|(exit, _)| exit);
-        if exit.is_some_and(|exit| restart.gave_up(exit)) {
-            return false;
-        }
-        match restart.when {
-            RestartWhen::Always => true,
-            RestartWhen::OnFailure => !exit.is_some_and(|exit| restart.succeeded(exit)),
-            RestartWhen::Never => false,
-        }
+        self.policy.restart.restarts(self.last_exit.as_ref().map(|(exit, _)| exit))
     }
 
     /// Decides what follows a crash (or an end) that nobody asked for. `last_exit` is set already.

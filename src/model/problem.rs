@@ -82,6 +82,8 @@ codes! {
     RouteClash = "E0206",
     /// Two services register under the same name in services.json.
     RegistrationClash = "E0207",
+    /// A service needs another that is suspended. What runs goes on; it is not started again before the other one runs.
+    SuspendedDependency = "E0208",
     /// A module folder without a usable `.parachute/module.json`.
     BadModule = "E0301",
     /// An envFile that is missing or has a line that is not `KEY=VALUE`.
@@ -109,6 +111,8 @@ codes! {
     /// A limit of memory, cores or processes that this machine cannot keep: it needs a cgroup (v2) that trueup may write to, with
     /// the controller of that name.
     NoController = "E0313",
+    /// No port is left in the Hub's range for a service that wants one chosen.
+    NoFreePort = "E0309",
     /// A plan wants to remove more than the budget allows.
     PruneBudget = "E0401",
     /// The operating system refused to start the program.

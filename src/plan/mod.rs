@@ -5,6 +5,7 @@ mod budget;
 mod check;
 pub mod status;
 mod step;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,6 +15,7 @@ pub use check::{CheckedPlan, check};
 pub use step::{Claim, Step};
 
 use crate::desired::{Desired, Held, Resource};
+use crate::kinds::service::inputs;
 use crate::kinds::service::observe::{Record, State};
 use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
 use crate::kinds::service::spec::{Dependency, DependencyCondition, ServiceSpec};
@@ -42,6 +44,8 @@ pub struct Input<'a> {
     pub reopened: &'a BTreeSet<ResourceId>,
     /// Removals that were within the budget in an earlier tick and go on.
     pub admitted: &'a BTreeSet<ResourceId>,
+    /// Removals within the budget a short while ago.
+    pub recent: &'a BTreeSet<ResourceId>,
     /// Everything is to be stopped and kept.
     pub down: bool,
     /// What crashed too often is tried at once.
@@ -75,15 +79,17 @@ pub struct Plan {
     pub frozen: BTreeSet<ResourceId>,
     /// Removals of this plan.
     pub pruned: BTreeSet<ResourceId>,
+    /// They are beyond the budget, and allowed by `--allow-prune`.
+    pub by_number: bool,
 }
 
 /// Makes the plan.
 pub fn make(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
     let candidates: BTreeSet<&ResourceId> = input.leaving.keys().collect();
-    let admitted = if input.down { Ok(BTreeSet::new()) } else { budget::admit(input, &candidates) };
+    let admitted = if input.down { Ok(budget::Admitted::default()) } else { budget::admit(input, &candidates) };
     match admitted {
-        Ok(admitted) => plan.pruned = admitted,
+        Ok(admitted) => (plan.pruned, plan.by_number) = (admitted.ids, admitted.by_number),
         Err(refusal) => plan.refusal = Some(refusal),
     }
     plan_leaving(input, &mut plan);
@@ -155,9 +161,9 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         home: input.home,
         kick: input.kick,
         outlived: outlived.as_deref(),
-        makes_way: makes_way(input, name, record.as_ref()),
         trial: input.trials.get(name).copied(),
         rolled_back: resource.held.as_ref().is_some_and(|held| held.failed),
+        makes_way: way::makes_way(input, name, record.as_ref()),
         by_command: spec.command.is_some(),
     };
     let intent = service::plan(&view);
@@ -191,7 +197,11 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             }
             continue;
         }
-        let record = record_of(input.owned.get(id));
+        // A row that another service goes on with is not taken away with this one.
+        let record = record_of(input.owned.get(id)).map(|record| {
+            let row = record.row.filter(|row| !wants_row(input, row));
+            Record { row, ..record }
+        });
         let unknown = Observed::Unknown("not looked at".to_owned());
         let unmet = live_dependents(input, &id.name);
         let wish = match (input.down, admitted) {
@@ -218,6 +228,14 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
         };
         take(service::plan(&view), id, &|_| leaving.origin.clone(), plan);
     }
+}
+
+fn wants_row(input: &Input<'_>, row: &str) -> bool {
+    let name = |resource: &Resource| {
+        let spec = resource.spec.as_service()?;
+        Some(inputs::row_name(spec, resource.module.as_deref())? == row)
+    };
+    input.desired.resources.values().any(|resource| name(resource) == Some(true))
 }
 
 fn hub_release(id: &ResourceId, leaving: &Leaving) -> Step {
@@ -277,12 +295,6 @@ fn outlived(input: &Input<'_>, name: &Name, spec: &ServiceSpec) -> Option<String
     let own = started(name)?;
     let younger = |d: &&Dependency| d.restart && started(&d.service).is_some_and(|other| other > own);
     spec.depends_on.iter().find(younger).map(|d| ResourceId::service(&d.service).to_string())
-}
-
-/// Whether the port that a service's process was given is now another service's.
-fn makes_way(input: &Input<'_>, name: &Name, record: Option<&Record>) -> bool {
-    let Some(given) = record.and_then(|r| r.port) else { return false };
-    input.ports.iter().any(|(other, port)| other != name && *port == given)
 }
 
 /// The first dependency that has not come far enough. Dependencies are planned first, so their standings are there.

@@ -51,7 +51,11 @@ pub fn conditions(
     } else {
         truth(standing.ready || standing.completed)
     };
-    let mut out = vec![build(ConditionType::Ready, ready, standing.reason, standing.message.clone())];
+    let (reason, message) = match standing {
+        s if s.ready && s.doomed => (Reason::Running, "runs on as it was started".to_owned()),
+        s => (s.reason, s.message.clone()),
+    };
+    let mut out = vec![build(ConditionType::Ready, ready, reason, message)];
 
     let (stalled, why) = stalled(standing, circumstance);
     if !settled && !stalled {
@@ -84,6 +88,7 @@ fn stalled(standing: &Standing, circumstance: &Circumstance) -> (bool, (Reason, 
 /// One word for a table: what a person wants to know first.
 pub fn phase(standing: &Standing, circumstance: &Circumstance) -> String {
     let word = match standing.reason {
+        reason if standing.ready && standing.doomed => format!("Ready,{reason}"),
         _ if standing.ready => "Ready".to_owned(),
         reason => reason.to_string(),
     };

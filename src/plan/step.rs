@@ -53,6 +53,7 @@ impl Claim {
             ServiceAction::Heal { .. }
             | ServiceAction::Stop
             | ServiceAction::StopStrays
+            | ServiceAction::RemoveRow { .. }
             | ServiceAction::Release { .. } => Self::None,
         }
     }
@@ -73,7 +74,7 @@ impl Step {
             Action::Service(ServiceAction::StopStrays) => 0,
             Action::Service(ServiceAction::Stop | ServiceAction::Release { .. }) => 1,
             Action::AcceptHub | Action::ReleaseHub => 2,
-            Action::Service(ServiceAction::PutRow { .. }) => 3,
+            Action::Service(ServiceAction::PutRow { .. } | ServiceAction::RemoveRow { .. }) => 3,
             Action::Service(_) => 4,
         }
     }

@@ -10,7 +10,7 @@ use super::{Answer, PortError};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
-use crate::model::time::Timestamp;
+use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::{Bytes, Millis};
 
 /// What to run. Two runs with the same digest are the same run.
@@ -219,6 +219,18 @@ impl Restart {
         matches!(exit, Exit::Code(code) if *code == 0 || self.success.contains(code))
     }
 
+    /// Whether what ended like this is started again.
+    pub fn restarts(&self, exit: Option<&Exit>) -> bool {
+        if exit.is_some_and(|exit| self.gave_up(exit)) {
+            return false;
+        }
+        match self.when {
+            RestartWhen::Always => true,
+            RestartWhen::OnFailure => !exit.is_some_and(|exit| self.succeeded(exit)),
+            RestartWhen::Never => false,
+        }
+    }
+
     /// Whether it said that another attempt is of no use.
     pub fn gave_up(&self, exit: &Exit) -> bool {
         matches!(exit, Exit::Code(code) if self.fatal.contains(code))
@@ -285,7 +297,18 @@ pub struct Process {
     pub pid: u32,
     /// Start time in clock ticks since boot (field 22 of `/proc/PID/stat`): pid and this together are never reused.
     pub start_ticks: u64,
+    /// By the wall clock: for people.
     pub started: Timestamp,
+}
+
+/// A clock tick as `/proc` counts them (proc(5), `USER_HZ`: 100 a second on every machine that we run on).
+pub const CLOCK_TICK: Millis = Millis(10);
+
+impl Process {
+    /// How long it has been up, by the clock that never jumps (time since boot, as its start is counted).
+    pub fn uptime(&self, now: Tick) -> Millis {
+        now - Tick(self.start_ticks.saturating_mul(CLOCK_TICK.0))
+    }
 }
 
 /// One unit, as the keeper lists it.

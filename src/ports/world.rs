@@ -14,6 +14,8 @@ use super::registry::{Registry, Row};
 use super::secrets::Secrets;
 use super::sockets::{Listeners, Sockets};
 use super::store::Store;
+use crate::model::id::Name;
+use crate::model::secret::Secret;
 
 /// Facts about where we run; they do not change while we do.
 #[derive(Clone, Debug)]
@@ -42,6 +44,9 @@ pub struct World {
     pub store: Rc<dyn Store>,
 }
 
+/// The answers of secret commands, by the folder they run in and their argument vector.
+pub type Commands = BTreeMap<(PathBuf, Vec<String>), Result<Secret, String>>;
+
 /// One look at what is shared by all resources, taken at the start of a tick.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -50,6 +55,10 @@ pub struct Facts {
     pub rows: Result<Vec<Row>, PortError>,
     /// The port that each row of ours is to say, by row name.
     pub wanted_rows: BTreeMap<String, u16>,
+    /// The row that each service has in this home as far as we know, by service.
+    pub kept_rows: BTreeMap<Name, String>,
+    /// What the secret commands of the tree answered.
+    pub commands: Commands,
     /// The folder that holds services.json; modules get it as `PARACHUTE_HOME`.
     pub home: PathBuf,
     pub key: [u8; 32],

@@ -11,7 +11,7 @@ use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
-use crate::ports::keeper::{Exit, Launch, Policy, Process, Unit};
+use crate::ports::keeper::{CLOCK_TICK, Exit, Launch, Policy, Process, Unit};
 use crate::ports::probes::Role;
 use crate::ports::registry::Row;
 
@@ -91,6 +91,8 @@ pub enum Page {
 #[derive(Clone, Debug, Default)]
 pub struct Earth {
     pub now: Tick,
+    /// How far somebody has moved the wall clock, in milliseconds.
+    pub wall_moved: i64,
     /// `None`: the folder is missing.
     pub tree: Option<BTreeMap<String, Page>>,
     pub other_files: BTreeMap<PathBuf, String>,
@@ -132,7 +134,7 @@ impl Earth {
     }
 
     pub fn wall(&self) -> Timestamp {
-        Timestamp(1_000_000_000_000 + i64::try_from(self.now.0).unwrap_or(i64::MAX))
+        Timestamp(1_000_000_000_000 + self.wall_moved + i64::try_from(self.now.0).unwrap_or(i64::MAX))
     }
 
     fn moment(&mut self) -> Now {
@@ -171,7 +173,7 @@ impl Earth {
             let mut units = BTreeMap::new();
             for (pid, proc) in &self.procs {
                 let (Some(name), Some(digest)) = (&proc.unit, &proc.digest) else { continue };
-                let process = Process { pid: *pid, start_ticks: proc.started.0, started: self.wall() };
+                let process = Process { pid: *pid, start_ticks: proc.started.0 / CLOCK_TICK.0, started: self.wall() };
                 let state = State::adopted(digest.clone(), default_policy(), process, self.now);
                 units.insert(name.clone(), Kept { state, timer: None, launch: None });
             }
@@ -266,7 +268,7 @@ impl Earth {
         };
         self.procs.insert(pid, proc);
         *self.starts.entry(name.clone()).or_default() += 1;
-        let process = Process { pid, start_ticks: self.now.0, started: self.wall() };
+        let process = Process { pid, start_ticks: self.now.0 / CLOCK_TICK.0, started: self.wall() };
         self.event(name, Event::Spawned(process));
     }
 

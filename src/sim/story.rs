@@ -8,7 +8,7 @@ use super::earth::{Earth, Page};
 use super::fate::{Fate, Side};
 use super::world::{block_on, pretend};
 use crate::engine::report::Report;
-use crate::engine::{Engine, Mode, Until, Verdict, run::Watcher};
+use crate::engine::{Bell, Engine, Mode, Until, Verdict, run::Watcher};
 use crate::model::id::Name;
 use crate::model::output::{StepLine, Summary};
 use crate::model::unit::Millis;
@@ -74,10 +74,26 @@ impl Story {
     /// # Errors
     /// What the engine ended with (a death or an injected failure).
     pub fn run(&self, mode: Mode, timeout: Millis) -> Result<(Verdict, Report, Summary), String> {
+        self.go(&mut self.engine(), mode, timeout)
+    }
+
+    /// An engine that goes on from run to run, as the continuous mode's does, and its bell.
+    pub fn engine(&self) -> (Engine, Rc<dyn Bell>) {
         let (world, bell) = pretend(&self.earth, &self.fate, (self.store)());
-        let mut engine = Engine::new(world);
-        let until = Until { timeout };
-        block_on(engine.converge(&*bell, mode, until, &mut Silent)).map_err(|e| e.to_string())
+        (Engine::new(world), bell)
+    }
+
+    /// Lets an engine run until it is settled, doomed or out of time.
+    ///
+    /// # Errors
+    /// What the engine ended with.
+    pub fn go(
+        &self,
+        (engine, bell): &mut (Engine, Rc<dyn Bell>),
+        mode: Mode,
+        timeout: Millis,
+    ) -> Result<(Verdict, Report, Summary), String> {
+        block_on(engine.converge(&**bell, mode, Until { timeout }, &mut Silent)).map_err(|e| e.to_string())
     }
 
     /// Lives once with this death and these failures, then comes back to a kind world and converges.

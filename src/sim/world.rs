@@ -380,10 +380,10 @@ impl Store for Pretend {
         self.stored("store.key", || self.store.key())
     }
     fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
-        self.store.get(name)
+        self.stored("store.get", || self.store.get(name))
     }
     fn set(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        self.store.set(name, value)
+        self.stored("store.set", || self.store.set(name, value))
     }
     fn trim(&self, journal: usize, events: usize) -> Result<(), StoreError> {
         self.store.trim(journal, events)

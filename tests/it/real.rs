@@ -449,3 +449,23 @@ fn a_state_folder_that_cannot_be_written_is_said_plainly() {
     let run = stage.run(&["reconcile", "--once", "--state", "/proc/trueup-state"]).code(1);
     assert!(run.err.contains("/proc/trueup-state"), "{}", run.err);
 }
+
+#[test]
+fn a_missing_input_leaves_a_running_module_ready_and_says_why_it_is_stalled() {
+    let (stage, _) = three();
+    stage.write("one.env", "A=1\n");
+    stage.mailbox("one", free_port(), "  envFile: [one.env]\n");
+    stage.once(&[]).code(0);
+    let pid = stage.pid("one");
+    fs::remove_file(stage.tree("one.env")).expect("removed");
+    let run = stage.once(&[]).code(7);
+    assert!(run.typed("problem").iter().any(|p| p["code"] == "E0302"), "{}", run.out);
+    assert_eq!((stage.pid("one"), &stage.get("one")["phase"]), (pid, &"Ready,BadInput".into()));
+    assert!(stage.is_ready("one"));
+    let stalled = stage.condition("one", "Stalled").expect("a condition");
+    assert!(stalled["message"].as_str().is_some_and(|m| m.contains("one.env")), "{stalled}");
+    assert_eq!(stage.once(&[]).code(7).summary()["changed"], 0);
+    stage.write("one.env", "A=1\n");
+    stage.once(&[]).code(0);
+    assert_eq!((stage.pid("one"), &stage.get("one")["phase"]), (pid, &"Ready".into()));
+}

@@ -10,7 +10,7 @@ use trueup::engine::{Mode, Verdict};
 use trueup::model::id::Name;
 use trueup::model::problem::Code;
 use trueup::model::unit::Millis;
-use trueup::ports::store::Store;
+use trueup::ports::store::{EventQuery, Store};
 use trueup::sim::earth::{Manner, Page};
 use trueup::sim::fate::Side;
 use trueup::sim::story::{Story, hub, service};
@@ -466,4 +466,261 @@ fn the_same_seed_is_the_same_life() {
     for seed in [3, 11, 42] {
         assert_eq!(life(seed, &dir), life(seed, &dir));
     }
+}
+
+#[test]
+fn a_slow_deletion_is_counted_as_a_whole() {
+    let dir = scratch();
+    let story = story(12, &dir);
+    story.write("hub.yaml", &hub());
+    for i in 0..8 {
+        story.write(&format!("s{i}.yaml"), &service(&format!("s{i}"), "well", &format!("{}", 3000 + i), 1, None));
+    }
+    let mut engine = story.engine();
+    let mut go = |mode| story.go(&mut engine, mode, Millis(60_000)).expect("a run");
+    let remove = |i: u32| drop(story.earth.borrow_mut().tree.as_mut().expect("a tree").remove(&format!("s{i}.yaml")));
+    go(Mode::default());
+    // One at a time, a minute apart: three are within the budget, the fourth is one too many.
+    for i in 0..3 {
+        remove(i);
+        assert_eq!(go(Mode::default()).2.pruned, 1);
+        story.earth.borrow_mut().advance(Millis(60_000));
+    }
+    remove(3);
+    let (_, report, _) = go(Mode::default());
+    let refusal = report.refusal.expect("a refusal");
+    assert_eq!((refusal.recent, refusal.hint().as_str()), (3, "if that is meant, say so with --allow-prune 1"));
+    assert_eq!(story.fingerprint().len(), 5);
+    // A number that was given is not counted against the next ones, and later everything counts anew.
+    let (_, report, summary) = go(Mode { allow_prune: Some(1), ..Mode::default() });
+    assert!(report.refusal.is_none() && summary.pruned == 1, "{summary:?}");
+    while story.earth.borrow().now.0 < 735_000 {
+        story.earth.borrow_mut().advance(Millis(10_000));
+    }
+    remove(4);
+    assert_eq!(go(Mode::default()).2.pruned, 1);
+    // What came back was not lost.
+    story.write("s4.yaml", &service("s4", "well", "3004", 1, None));
+    go(Mode::default());
+    remove(5);
+    remove(6);
+    remove(7);
+    assert_eq!(go(Mode::default()).2.pruned, 3);
+}
+
+#[test]
+fn nobody_makes_way_for_what_cannot_move() {
+    let dir = scratch();
+    let story = story(13, &dir);
+    three(&story);
+    settle(&story, "start");
+    let before = story.fingerprint();
+    // The ports are swapped, and the partner's new version has no program: it stays where it is, so nobody can move.
+    story.write("a.yaml", &service("a", "well", "2003", 1, None));
+    story.write("c.yaml", &service("c", "well", "2001", 1, None).replace("[ sim,", "[ missing,"));
+    let (verdict, _, _) = story.run(Mode::default(), Millis(60_000)).expect("a run");
+    assert_ne!(verdict, Verdict::Settled);
+    assert_eq!(story.fingerprint(), before, "a healthy service was stopped for nothing");
+    // Suspended, it lets go, and the other moves.
+    let suspended = service("c", "well", "2001", 1, None) + "  suspend: true\n";
+    story.write("c.yaml", &suspended);
+    settle(&story, "suspended");
+    let port = |name: &str| story.pid(name).and_then(|pid| story.earth.borrow().procs[&pid].port);
+    assert_eq!((port("a"), port("c")), (Some(2003), None));
+    story.write("c.yaml", &service("c", "well", "2001", 1, None));
+    settle(&story, "back");
+    assert_eq!((port("a"), port("c")), (Some(2003), Some(2001)));
+}
+
+#[test]
+fn a_module_that_rewrites_its_row_is_not_fought_without_pause() {
+    let dir = scratch();
+    let story = story(14, &dir);
+    three(&story);
+    let mut engine = story.engine();
+    story.go(&mut engine, Mode::default(), Millis(60_000)).expect("a run");
+    let begun = story.earth.borrow().now;
+    let (mut put, mut last) = (0, None);
+    while (story.earth.borrow().now - begun) < Millis(60_000) {
+        story.earth.borrow_mut().set_row("row-a", 9_999);
+        let (_, report, summary) = story.go(&mut engine, Mode::default(), Millis(60)).expect("a run");
+        put += summary.changed;
+        last = Some(report);
+        story.earth.borrow_mut().advance(Millis(20));
+    }
+    assert!((3..10).contains(&put), "{put} times in a minute");
+    let last = last.expect("a report");
+    let wait = last.waits.iter().find(|w| w.resource.name.as_str() == "a").expect("it is told");
+    assert!(wait.doomed && !last.settled, "{wait:?}");
+    // When the module gives up, all is well after a while.
+    settle(&story, "peace");
+}
+
+#[test]
+fn a_new_restart_policy_wakes_what_has_ended() {
+    let dir = scratch();
+    let story = story(15, &dir);
+    story.write("hub.yaml", &hub());
+    story.write("e.yaml", &service("e", "once", "2021", 1, None));
+    settle(&story, "started");
+    while story.pid("e").is_some() {
+        story.earth.borrow_mut().advance(Millis(10));
+    }
+    settle(&story, "ended");
+    story.write("e.yaml", &service("e", "once", "2021", 1, None).replace("never", "always"));
+    let _ = story.run(Mode::default(), Millis(2_000));
+    let starts = *story.earth.borrow().starts.get(&Name::new("e").expect("a name")).expect("it was started");
+    assert!(starts > 1, "it runs again and again, as asked: {starts}");
+    story.write("e.yaml", &service("e", "once", "2021", 1, None));
+    let _ = story.run(Mode::default(), Millis(60_000));
+    settle(&story, "ended again");
+}
+
+/// Every crash on the way from one tree to another ends in the same place.
+fn sweep(dir: &tempfile::TempDir, begin: impl Fn(&Story), change: impl Fn(&Story), arrived: impl Fn(&Story, &str)) {
+    let path = dir.path().join("sweep.db");
+    let before = Story::new(7, ledger(path.clone()));
+    begin(&before);
+    settle(&before, "before");
+    let fork = || {
+        let copy = dir.path().join(format!("{:x}.db", fresh()));
+        std::fs::copy(&path, &copy).expect("the ledger is copied");
+        let story = before.fork(ledger(copy));
+        change(&story);
+        story
+    };
+    let plain = fork();
+    plain.fate.reborn(None, 0, 7);
+    plain.run(Mode::default(), Millis(60_000)).expect("a plain run");
+    arrived(&plain, "without a crash");
+    for call in 0..plain.fate.calls() {
+        for side in [Side::Before, Side::After] {
+            let (story, what) = (fork(), format!("death {side:?} call {call}"));
+            let (verdict, report, _) = story.live(Some((call, side)), 0).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(verdict, Verdict::Settled, "{what}: {:?}", report.waits);
+            story.quiet().unwrap_or_else(|e| panic!("{what}: {e}"));
+            arrived(&story, &what);
+        }
+    }
+}
+
+/// The rows of services.json, sorted.
+fn rows(story: &Story) -> Vec<(String, Option<u16>)> {
+    let mut rows: Vec<_> = story.earth.borrow().rows.iter().map(|r| (r.name.clone(), r.port)).collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn a_row_follows_its_new_name_and_leaves_none_behind() {
+    let begin = |story: &Story| three(story);
+    let change = |story: &Story| {
+        let text = service("a", "well", "2001", 1, None).replace("registersAs: row-a", "registersAs: row-new");
+        story.write("a.yaml", &text);
+    };
+    let arrived = |story: &Story, what: &str| {
+        let names: Vec<String> = rows(story).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["row-b", "row-c", "row-new"], "{what}");
+    };
+    sweep(&scratch(), begin, change, arrived);
+}
+
+#[test]
+fn a_renamed_service_keeps_its_row() {
+    let begin = |story: &Story| three(story);
+    let change = |story: &Story| {
+        story.earth.borrow_mut().tree.as_mut().expect("a tree").remove("c.yaml");
+        let text = service("new", "well", "2003", 1, None).replace("registersAs: row-new", "registersAs: row-c");
+        story.write("new.yaml", &text);
+        let mut earth = story.earth.borrow_mut();
+        let row = earth.rows.iter_mut().find(|r| r.name == "row-c").expect("the row");
+        row.rest.insert("theirs".to_owned(), true.into());
+    };
+    let arrived = |story: &Story, what: &str| {
+        let earth = story.earth.borrow();
+        let row = earth.rows.iter().find(|r| r.name == "row-c").unwrap_or_else(|| panic!("no row: {what}"));
+        assert_eq!((row.port, row.rest.contains_key("theirs")), (Some(2003), true), "{what}");
+    };
+    sweep(&scratch(), begin, change, arrived);
+}
+
+#[test]
+fn a_range_without_a_free_port_is_a_mistake_and_starts_nothing() {
+    let dir = scratch();
+    let story = story(17, &dir);
+    story.write("hub.yaml", &hub().replace("spec: {}", "spec: { portRange: { from: 2000, to: 2001 } }"));
+    for name in ["a", "b", "c"] {
+        story.write(&format!("{name}.yaml"), &service(name, "well", "auto", 1, None));
+    }
+    let (verdict, report, _) = story.run(Mode::default(), Millis(60_000)).expect("a run");
+    assert_eq!((verdict, story.pid("c")), (Verdict::Doomed, None));
+    let problem = report.problems.iter().find(|p| p.code.as_str() == "E0309").expect("a problem");
+    assert_eq!(problem.labels[0].span.to_string(), "c.yaml:6:9", "it points to the port");
+    story.write("hub.yaml", &hub());
+    settle(&story, "a wider range");
+}
+
+#[test]
+fn a_wall_clock_that_jumps_changes_nothing() {
+    let dir = scratch();
+    let story = story(16, &dir);
+    three(&story);
+    // Without a port and a probe, running for a while is all there is to being ready.
+    story.write("d.yaml", &service("d", "well", "2009", 1, None).replace("  port: 2009\n  registersAs: row-d\n", ""));
+    settle(&story, "start");
+    for moved in [-3_600_000, 3_600_000, 86_400_000] {
+        story.earth.borrow_mut().wall_moved = moved;
+        story.quiet().unwrap_or_else(|e| panic!("moved by {moved}: {e}"));
+    }
+    // A process that starts after the jump is as young as it is.
+    let pid = story.pid("d").expect("it runs");
+    story.earth.borrow_mut().kill(pid);
+    settle(&story, "restarted");
+}
+
+#[test]
+fn deaths_are_told_once_and_not_too_often() {
+    let dir = scratch();
+    let path = dir.path().join("deaths.db");
+    let story = Story::new(18, ledger(path.clone()));
+    three(&story);
+    settle(&story, "start");
+    let events = || {
+        let query = EventQuery { limit: 1_000, ..EventQuery::default() };
+        let all = Ledger::open(&path).expect("the ledger").events(&query).expect("events");
+        all.into_iter().map(|e| e.message).filter(|m| m.starts_with("died")).collect::<Vec<_>>()
+    };
+    let kill = || {
+        let pid = story.pid("a").expect("it runs");
+        story.earth.borrow_mut().kill(pid);
+    };
+    kill();
+    settle(&story, "killed once");
+    let pid = story.pid("a").expect("it runs");
+    assert_eq!(events(), [format!("died (signal 9), restarted, pid {pid}")]);
+    // Nobody looked: how often it died is known all the same.
+    for _ in 0..3 {
+        kill();
+        while story.pid("a").is_none() {
+            story.earth.borrow_mut().advance(Millis(100));
+        }
+    }
+    settle(&story, "killed thrice");
+    assert!(events()[1].starts_with("died 3 times (last: signal 9)"), "{:?}", events());
+    // A loop is told of line by line, in bounds; the keeper's own death is not the module's.
+    story.write("d.yaml", &service("d", "crash", "2009", 1, None));
+    let mut engine = story.engine();
+    let begun = story.earth.borrow().now;
+    while (story.earth.borrow().now - begun) < Millis(60_000) {
+        story.go(&mut engine, Mode::default(), Millis(1_000)).expect("a run");
+        story.earth.borrow_mut().advance(Millis(1_000));
+    }
+    let told = events().len() - 2;
+    assert!((3..40).contains(&told), "{told} lines: {:?}", events());
+    story.earth.borrow_mut().tree.as_mut().expect("a tree").remove("d.yaml");
+    settle(&story, "without it");
+    let before = events().len();
+    story.earth.borrow_mut().kill_keeper();
+    settle(&story, "another keeper");
+    assert_eq!(events().len(), before);
 }

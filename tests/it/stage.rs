@@ -121,9 +121,13 @@ impl Stage {
 
     /// Starts the continuous mode and waits until its first pass is over.
     pub fn daemon(&self) -> Own {
+        self.daemon_with(&[])
+    }
+
+    pub fn daemon_with(&self, more: &[&str]) -> Own {
         let log = fs::File::create(self.path("daemon.out")).expect("a log");
         let child = self
-            .command(&["reconcile", "-o", "json"])
+            .command(&[&["reconcile", "-o", "json"][..], more].concat())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()

@@ -30,7 +30,9 @@ pub struct HubSpec {
     /// The folder in which modules find services.json and each other (`PARACHUTE_HOME`), relative to this file.
     /// Default: `home` in the state folder.
     pub home: Option<String>,
-    /// How often everything is looked at even if nothing seems to have happened.
+    /// How often everything is looked at even if nothing seems to have happened; 1s or longer.
+    #[schemars(extend("pattern" = r"^0*([1-9][0-9]{3,10}ms|[1-9][0-9]{0,10}(s|m|h|d))$"))]
+    #[schemars(extend("errorMessage" = "the interval is 1s or longer, written 30s, 10m or 1h"))]
     pub interval: Millis,
     /// How much may be removed at once before a person has to say so.
     pub prune: PruneBudget,

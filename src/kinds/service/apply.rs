@@ -51,6 +51,11 @@ pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
         }
         Action::StopStrays => done(hand.keeper().stop_strays(name).await),
         Action::PutRow { home, row } => put_row(hand, home, row),
+        Action::RemoveRow { home, row } => match hand.registry().remove(home, row) {
+            Ok(true) => Outcome::Changed(None),
+            Ok(false) => Outcome::Already,
+            Err(error) => error.into(),
+        },
         Action::Accept => Outcome::Changed(None),
         Action::Release { home, row } => release(hand, name, home.as_deref(), row.as_deref()).await,
     }

@@ -18,11 +18,12 @@ use crate::model::id::Name;
 use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::secret::Secret;
-use crate::model::time::Timestamp;
+use crate::model::time::Tick;
 use crate::model::unit::Millis;
 use crate::ports::Look;
 use crate::ports::files::{FileError, Program};
-use crate::ports::keeper::Unit;
+use crate::ports::keeper::{Phase, Unit};
+use crate::ports::probes::Verdict;
 use crate::ports::registry::Row;
 use crate::ports::sockets::Holder;
 
@@ -86,49 +87,58 @@ pub struct State {
     /// Ports on which the service's own processes listen; empty when unknown.
     pub listens: Vec<u16>,
     pub row: RowState,
+    /// The row that it had under another name, still there and wanted by nobody.
+    pub old_row: Option<String>,
     pub health: Health,
     /// How long its process has been up.
     pub uptime: Millis,
 }
 
 /// Looks at one service.
-pub async fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, wall: Timestamp) -> Observed<State> {
+pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now: Tick) -> Observed<State> {
     let units = match &look.facts.units {
         Ok(units) => units,
         Err(error) => return Observed::Unknown(format!("the keeper did not answer: {error}")),
     };
     let unit = units.iter().find(|u| u.name == *setting.name).cloned();
-    let inputs = resolve(look, document, setting).await.map_err(Box::new);
+    let inputs = resolve(look, document, setting).map_err(Box::new);
     let group = unit.as_ref().and_then(|u| u.process.as_ref()).map(|p| p.pid);
     let keeper = unit.as_ref().and_then(|u| u.held_by);
     let (holder, listens) = port_facts(look, units, setting.port, group, keeper);
-    let row = match &inputs {
-        Ok(inputs) => row_state(look, inputs.row.as_ref()),
-        Err(_) => RowState::Fine,
+    let (row, old_row) = match &inputs {
+        Ok(inputs) => rows(look, setting.name, inputs.row.as_ref()),
+        Err(_) => (RowState::Fine, None),
     };
-    let health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
-    let started = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(wall, |p| p.started);
-    let uptime = Millis(u64::try_from(wall.0 - started.0).unwrap_or(0));
-    Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, health, uptime })
+    let mut health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
+    if inputs.is_err() && unit.as_ref().is_some_and(|u| u.phase == Phase::Running && (u.ready || !has_probe(setting))) {
+        // It is not asked any more, because nobody knows how; what it said last stands for as long as it runs.
+        health.verdict = Verdict::Good;
+    }
+    let uptime = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(Millis(0), |p| p.uptime(now));
+    Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, old_row, health, uptime })
+}
+
+/// Whether it would be asked whether it is ready.
+fn has_probe(setting: &Setting<'_>) -> bool {
+    setting.spec.readiness.is_some() || setting.spec.port.is_some() || setting.module.is_some()
 }
 
 /// What is seen of a service that is only to be stopped: its unit is all that matters.
-pub fn observe_unit(look: &Look<'_>, name: &Name) -> Observed<State> {
+pub fn observe_unit(look: &Look<'_>, name: &Name, now: Tick) -> Observed<State> {
     let unit = match &look.facts.units {
         Err(error) => return Observed::Unknown(format!("the keeper did not answer: {error}")),
         Ok(units) => units.iter().find(|u| u.name == *name).cloned(),
     };
-    if unit.is_none() {
-        return Observed::Absent;
-    }
+    let Some(unit) = unit else { return Observed::Absent };
     Observed::Present(State {
-        unit,
+        uptime: unit.process.as_ref().map_or(Millis(0), |p| p.uptime(now)),
+        unit: Some(unit),
         inputs: None,
         holder: PortHolder::Fine,
         listens: Vec::new(),
         row: RowState::Fine,
+        old_row: None,
         health: Health::unknown(),
-        uptime: Millis(0),
     })
 }
 
@@ -165,16 +175,26 @@ fn port_facts(
     (holder, listens)
 }
 
-fn row_state(look: &Look<'_>, wanted: Option<&WantedRow>) -> RowState {
-    let Some(wanted) = wanted else { return RowState::Fine };
+/// How its row stands, and the row that it had before under another name.
+fn rows(look: &Look<'_>, name: &Name, wanted: Option<&WantedRow>) -> (RowState, Option<String>) {
     let rows = match &look.facts.rows {
         Ok(rows) => rows,
-        Err(error) => return RowState::Unknown(error.to_string()),
+        Err(error) => return (RowState::Unknown(error.to_string()), None),
     };
+    let renamed = |old: &&String| wanted.is_none_or(|row| row.name != **old);
+    let unwanted = |old: &&String| !look.facts.wanted_rows.contains_key(*old) && rows.iter().any(|r| r.name == **old);
+    let old = look.facts.kept_rows.get(name).filter(renamed).filter(unwanted);
+    let state = wanted.map_or(RowState::Fine, |wanted| row_state(look, rows, wanted, old));
+    (state, old.cloned())
+}
+
+fn row_state(look: &Look<'_>, rows: &[Row], wanted: &WantedRow, old: Option<&String>) -> RowState {
     let port = wanted.fields.get("port").and_then(Value::as_u64);
     // A row of ours that is itself to say something else is put right too, so it is in nobody's way.
     let stays = |row: &Row| look.facts.wanted_rows.get(&row.name).is_none_or(|wants| Some(u64::from(*wants)) == port);
-    let other = rows.iter().find(|r| r.name != wanted.name && r.port.map(u64::from) == port && stays(r));
+    let other = rows
+        .iter()
+        .find(|r| r.name != wanted.name && r.port.map(u64::from) == port && Some(&r.name) != old && stays(r));
     match (rows.iter().find(|r| r.name == wanted.name), other) {
         // Readers of the file skip a later row that repeats a port, so this concerns us even if our own row is right.
         (_, Some(other)) => RowState::Conflict(other.name.clone()),
@@ -188,7 +208,12 @@ fn row_state(look: &Look<'_>, wanted: Option<&WantedRow>) -> RowState {
 }
 
 /// Looks up everything the spec names and puts it together. The first thing missing is the problem.
-async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Inputs, Problem> {
+fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<Inputs, Problem> {
+    if setting.port.is_none() && inputs::wants_auto_port(setting.spec) {
+        let message = "every port that it could be given is taken".to_owned();
+        return Err(Problem::error(Code::NoFreePort, document.value_at("/spec/port"), message)
+            .hint("widen spec.portRange of the Hub, or write a port number here; `ss -ltn` shows who listens"));
+    }
     let found = Found {
         program: program(look, document, setting)?,
         probe_programs: probe_programs(look, document, setting)?,
@@ -196,7 +221,7 @@ async fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) ->
         files: files(look, document, setting)?,
         reload_program: reload_program(look, document, setting)?,
         file_env: file_env(look, document, setting)?,
-        secret_env: secret_env(look, document, setting).await?,
+        secret_env: secret_env(look, document, setting)?,
         rights: rights(look, document, setting.spec)?,
     };
     Ok(inputs::resolve(setting, &found, &look.facts.key))
@@ -310,14 +335,14 @@ fn reload_program(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -
     find_program(look, document, word, &dir, "/spec/reload/exec/command/0").map(Some)
 }
 
-async fn secret_env(
+fn secret_env(
     look: &Look<'_>,
     document: &Document,
     setting: &Setting<'_>,
 ) -> Result<BTreeMap<String, Secret>, Problem> {
     let mut all = BTreeMap::new();
     for (name, from) in &setting.spec.secret_env {
-        let value = secret(look, from, setting.folder).await.map_err(|(why, hint)| {
+        let value = secret(look, from, setting.folder).map_err(|(why, hint)| {
             let at = document.value_at(&format!("/spec/secretEnv/{}", name.0));
             Problem::error(Code::BadSecret, at, format!("the secret {} could not be had: {why}", name.0)).hint(hint)
         })?;
@@ -326,7 +351,7 @@ async fn secret_env(
     Ok(all)
 }
 
-async fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (String, String)> {
+fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (String, String)> {
     if let Some(file) = &from.file {
         let path = inputs::tidy(&folder.join(file));
         let read = look.files().read(&path).map_err(|error| match error {
@@ -349,5 +374,7 @@ async fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secr
         });
     }
     let argv = from.command.as_deref().unwrap_or_default();
-    look.secrets().command(argv, folder).await.map_err(|why| (why, format!("run it by hand: {}", argv.join(" "))))
+    let answer = look.facts.commands.get(&(folder.to_owned(), argv.to_owned())).cloned();
+    let answer = answer.unwrap_or_else(|| Err("its command was not asked".to_owned()));
+    answer.map_err(|why| (why, format!("run it by hand: {}", argv.join(" "))))
 }

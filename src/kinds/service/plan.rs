@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::health::Way;
 use super::inputs::{Inputs, Reload, WantedRow};
 use super::observe::{PortHolder, Record, RowState, State};
 use super::trial::{self, Trial};
@@ -11,7 +12,7 @@ use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::unit::Millis;
 use crate::ports::keeper::{Exit, Phase, Unit};
-use crate::ports::probes::Verdict;
+use crate::ports::probes::{Ask, Probe, Verdict};
 
 /// How long a process may run without its port before listening on others only counts as drift: programs open ports in any order.
 pub const PORT_GRACE: Millis = Millis(2_000);
@@ -53,6 +54,11 @@ pub enum Action {
         home: PathBuf,
         row: WantedRow,
     },
+    /// A row of ours under a name that the service does not have any more.
+    RemoveRow {
+        home: PathBuf,
+        row: String,
+    },
     /// Only the ledger learns of the new document.
     Accept,
     /// Forgets the unit, removes its row, and lets go of it in the ledger.
@@ -74,6 +80,7 @@ impl Action {
             Self::Stop => "stop",
             Self::StopStrays => "stopStrays",
             Self::PutRow { .. } => "putRow",
+            Self::RemoveRow { .. } => "removeRow",
             Self::Accept => "accept",
             Self::Release { .. } => "release",
         }
@@ -150,7 +157,7 @@ pub struct Standing {
     pub completed: bool,
     pub reason: Reason,
     pub message: String,
-    /// Waiting longer is not expected to help.
+    /// Waiting longer is not expected to help. What is ready and doomed works, and cannot become what is asked for.
     pub doomed: bool,
     pub drifted: Option<(Reason, String)>,
 }
@@ -186,7 +193,9 @@ impl Standing {
 
     /// Nothing is to be done or waited for.
     pub fn settled(&self) -> bool {
-        self.ready || self.completed || matches!(self.reason, Reason::Suspended | Reason::Down | Reason::Gone)
+        (self.ready && !self.doomed)
+            || self.completed
+            || matches!(self.reason, Reason::Suspended | Reason::Down | Reason::Gone)
     }
 }
 
@@ -295,7 +304,7 @@ fn run(view: &View<'_>, state: &State) -> Intent {
             Intent::rest(Standing::down(Reason::Stopping, "its earlier process is being stopped"))
         }
         Some(unit) if unit.phase == Phase::Ended && unit.digest == inputs.launch.digest && !view.requested => {
-            ended(unit)
+            ended(view, state, inputs, unit)
         }
         unit => start(view, state, inputs, unit.as_ref()),
     };
@@ -305,7 +314,9 @@ fn run(view: &View<'_>, state: &State) -> Intent {
     }
     let silent = intent.steps.iter().all(|s| matches!(s.action, Action::PutRow { .. }));
     let stands = intent.standing.started || intent.standing.settled();
-    if view.changed && silent && stands && intent.gate.is_none() && intent.problem.is_none() {
+    let wanted_row = inputs.row.as_ref().map(|row| row.name.as_str());
+    let renamed = view.record.is_some_and(|r| r.row.as_deref() != wanted_row) && is_known(&state.row);
+    if (view.changed || renamed) && silent && stands && intent.gate.is_none() && intent.problem.is_none() {
         intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, "nothing that runs is touched", ""));
     }
     intent
@@ -316,6 +327,9 @@ fn bad_input(state: &State, problem: &Problem) -> Intent {
     let mut standing = Standing::down(Reason::BadInput, problem.message.clone()).doomed();
     let running = state.unit.as_ref().is_some_and(|u| u.phase == Phase::Running);
     standing.started = running;
+    // It was started with inputs that were good, and its own word is still what counts.
+    let told = state.unit.as_ref().is_some_and(|u| u.ready) || state.uptime >= STEADY;
+    standing.ready = running && told && state.health.verdict == Verdict::Good;
     if running {
         standing.message = format!("{}; what runs is left as it is", problem.message);
     }
@@ -391,8 +405,30 @@ fn wanted_port(state: &State) -> Option<u16> {
     }
 }
 
-/// It ran to its end, and its policy says that this was it.
-fn ended(unit: &Unit) -> Intent {
+/// It ran to its end, and the policy that the keeper has says that this was it.
+fn ended(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Intent {
+    if unit.policy == inputs.policy {
+        return has_ended(unit);
+    }
+    let runs_again = inputs.policy.restart.restarts(unit.last_exit.as_ref());
+    let mut update = policy_step(view, inputs, unit);
+    if !runs_again {
+        let mut intent = has_ended(unit);
+        intent.steps.push(update);
+        return intent;
+    }
+    update.detail = "it runs again".to_owned();
+    if let Some(unmet) = view.unmet {
+        let standing = Standing::down(Reason::DependencyNotReady, unmet.message.clone());
+        let mut intent = Intent::act(Standing { doomed: unmet.doomed, ..standing }, update);
+        intent.gate = Some(unmet.message.clone());
+        return intent;
+    }
+    let standing = Standing::down(Reason::PolicyChanged, "to be run again: its restart policy changed");
+    port_taken(state).unwrap_or_else(|| Intent::act(standing, update))
+}
+
+fn has_ended(unit: &Unit) -> Intent {
     if let Some(exit) = unit.last_exit.as_ref().filter(|exit| unit.policy.restart.succeeded(exit)) {
         let mut standing = Standing::down(Reason::Completed, format!("ran to its end with {exit}"));
         standing.completed = true;
@@ -430,25 +466,23 @@ fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Inte
         return follow(view, inputs, outlived);
     }
     let mut intent = Intent::rest(standing(state, unit));
-    if let Some(elsewhere) = listens_elsewhere(state, inputs, unit) {
+    let elsewhere = listens_elsewhere(state, inputs, unit);
+    if let Some(elsewhere) = elsewhere.as_ref().filter(|_| intent.standing.ready && !asks_own_port(inputs)) {
+        // Its own word is that it is well there; another start would listen there again.
+        intent.standing.drifted = Some((Reason::ListensElsewhere, elsewhere.clone()));
+    } else if let Some(elsewhere) = elsewhere {
         let standing = Standing::down(Reason::ListensElsewhere, elsewhere.clone());
         intent.standing =
             Standing { started: true, drifted: Some((Reason::ListensElsewhere, elsewhere.clone())), ..standing };
         let action = Action::Restart { inputs: Box::new(inputs.clone()), again: true };
         intent.steps.push(step(action, Reason::ListensElsewhere, Cause::Drift, elsewhere, "/spec/port"));
-    } else if !unit.known {
+        return intent;
+    }
+    if !unit.known {
         let action = Action::Update(Box::new(inputs.clone()));
         intent.steps.push(step(action, Reason::Readopted, Cause::Drift, "the keeper was restarted", ""));
     } else if unit.policy != inputs.policy {
-        let cause = if view.changed { Cause::Intent } else { Cause::Drift };
-        let action = Action::Update(Box::new(inputs.clone()));
-        intent.steps.push(step(
-            action,
-            Reason::PolicyChanged,
-            cause,
-            "no restart needed",
-            policy_pointer(unit, inputs),
-        ));
+        intent.steps.push(policy_step(view, inputs, unit));
     } else if let Some(step) = reload(view, inputs, unit) {
         intent.steps.push(step);
     }
@@ -479,6 +513,12 @@ fn follow(view: &View<'_>, inputs: &Inputs, dependency: &str) -> Intent {
         intent.gate = Some(unmet.message.clone());
     }
     intent
+}
+
+fn policy_step(view: &View<'_>, inputs: &Inputs, unit: &Unit) -> Wanted {
+    let cause = if view.changed { Cause::Intent } else { Cause::Drift };
+    let action = Action::Update(Box::new(inputs.clone()));
+    step(action, Reason::PolicyChanged, cause, "no restart needed", policy_pointer(unit, inputs))
 }
 
 fn policy_pointer(unit: &Unit, inputs: &Inputs) -> &'static str {
@@ -567,6 +607,15 @@ fn listens_elsewhere(state: &State, inputs: &Inputs, unit: &Unit) -> Option<Stri
     Some(format!("listens on {} instead of {port}{hint}", others.join(", ")))
 }
 
+/// Whether the readiness probe asks for what listens on the service's port.
+fn asks_own_port(inputs: &Inputs) -> bool {
+    match &inputs.probing.readiness {
+        Some(Way::Ask(Probe { ask: Ask::Http { port, .. } | Ask::Tcp { port }, .. })) => Some(*port) == inputs.port,
+        Some(Way::Ask(_) | Way::Notify) => false,
+        None => true,
+    }
+}
+
 /// How a unit stands whose process is the wanted one.
 fn standing(state: &State, unit: &Unit) -> Standing {
     let last = unit.last_exit.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
@@ -642,8 +691,19 @@ fn add_holder(state: &State, standing: &mut Standing) {
     }
 }
 
+fn is_known(row: &RowState) -> bool {
+    !matches!(row, RowState::Unknown(_))
+}
+
 /// The row in services.json is put right before anything derives from it.
 fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
+    if let Some(old) = &state.old_row {
+        // What holds the port under the old name would be in the way of the new one, which follows at the next look.
+        let action = Action::RemoveRow { home: view.home.to_owned(), row: old.clone() };
+        let detail = format!("the row '{old}' had its earlier name");
+        intent.steps.insert(0, step(action, Reason::Changed, Cause::Intent, detail, "/spec/registersAs"));
+        return;
+    }
     let (row, reason, detail) = match &state.row {
         RowState::Fine | RowState::Unknown(_) => return,
         RowState::Missing(row) => (row, Reason::Absent, String::new()),
@@ -658,6 +718,10 @@ fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
             return;
         }
     };
+    // The new port cannot be had: what runs goes on with the old one, and the row goes on telling so.
+    if matches!(intent.standing.reason, Reason::PortTaken | Reason::Unknown) {
+        return;
+    }
     // A row for something that does not run yet, or runs with its old port until its time comes, would send others astray.
     if reason != Reason::RowDrifted && intent.gate.is_some() {
         return;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use super::inputs::{self, Found, Inputs, Rights, Setting};
 use super::observe::{PortHolder, Record, RowState, State};
 use super::plan::{Action, Intent, PORT_GRACE, Unmet, View, Wish, plan};
-use super::spec::{Cores, EnvName, Identity, Port, ReloadSpec, ResourceSpec, ServiceSpec, StopSignal};
+use super::spec::{
+    Cores, EnvName, Identity, Port, ProbeSpec, ReloadSpec, ResourceSpec, ServiceSpec, StopSignal, TcpProbe,
+};
 use super::trial::Trial;
 use crate::kinds::service::health::Health;
 use crate::model::condition::Reason;
@@ -18,7 +20,7 @@ use crate::model::secret::Secret;
 use crate::model::span::Span;
 use crate::model::time::Timestamp;
 use crate::model::unit::{Bytes, Millis};
-use crate::ports::keeper::{Bounds, Ceilings, Confinement, Exit, Phase, Process, Unit};
+use crate::ports::keeper::{Bounds, Ceilings, Confinement, Exit, Phase, Process, RestartWhen, Unit};
 use crate::ports::machine::Account;
 use crate::ports::probes::Verdict;
 use crate::ports::sockets::Holder;
@@ -112,6 +114,7 @@ fn fine() -> Case {
         holder: PortHolder::Fine,
         listens: vec![2000],
         row: RowState::Fine,
+        old_row: None,
         health: Health { verdict: Verdict::Good, ..Health::unknown() },
         uptime: Millis(60_000),
     };
@@ -270,6 +273,21 @@ fn a_drifted_row_is_put_back_before_anything_derives_from_it() {
 }
 
 #[test]
+fn what_is_ready_by_its_own_probe_is_not_restarted_for_listening_elsewhere() {
+    let mut spec = spec();
+    let tcp = TcpProbe { port: Some(19_415) };
+    spec.readiness = Some(ProbeSpec { tcp: Some(tcp), ..ProbeSpec::default() });
+    let mut case = fine();
+    case.wants(&spec);
+    case.changed = false;
+    case.state.listens = vec![19_415];
+    check(&case, &[], Reason::ProbeSucceeded);
+    assert_eq!(case.intent().standing.drifted.expect("surfaced").0, Reason::ListensElsewhere);
+    case.state.health.verdict = Verdict::Bad("refused".into());
+    check(&case, &["restart ListensElsewhere Drift"], Reason::ListensElsewhere);
+}
+
+#[test]
 fn a_drifted_listener_is_restarted_once_it_had_its_time() {
     let mut case = fine();
     case.state.listens = vec![19_415];
@@ -289,7 +307,10 @@ fn bad_input_starts_nothing_and_stops_nothing() {
     let problem = Problem::error(Code::BadEnvFile, Span::file_start("a.yaml".into()), "the envFile is missing");
     case.state.inputs = Some(Err(Box::new(problem)));
     check(&case, &[], Reason::BadInput);
-    assert!(case.intent().standing.started);
+    let standing = case.intent().standing;
+    assert!(standing.started && standing.ready && !standing.settled(), "it answers, and is not what is asked for");
+    case.state.health.verdict = Verdict::Pending;
+    assert!(!case.intent().standing.ready);
     case.state.unit = None;
     check(&case, &[], Reason::BadInput);
 }
@@ -333,6 +354,43 @@ fn what_ran_to_its_end_runs_again_only_when_it_changed() {
     new.command = Some(vec!["web".into(), "again".into()]);
     case.wants(&new);
     check(&case, &["spawn Changed Intent"], Reason::Absent);
+}
+
+#[test]
+fn a_row_stays_while_the_new_port_cannot_be_had() {
+    let mut case = fine();
+    let spec = ServiceSpec { port: Some(Port::Fixed(3000)), ..spec() };
+    case.wants(&spec);
+    let row = inputs_of(&spec, &[]).row.expect("a row");
+    case.state.row = RowState::Drifted(row, "port 2000".into());
+    case.state.holder = PortHolder::Stranger(Holder { pid: Some(9), ..Holder::default() });
+    check(&case, &[], Reason::PortTaken);
+    case.state.holder = PortHolder::Unknown("no tables".into());
+    check(&case, &[], Reason::Unknown);
+    case.state.holder = PortHolder::Fine;
+    check(&case, &["putRow Changed Intent", "restart Changed Intent"], Reason::Changed);
+}
+
+#[test]
+fn a_changed_policy_reaches_what_has_ended() {
+    let mut case = fine();
+    case.unit().phase = Phase::Ended;
+    case.unit().process = None;
+    case.unit().last_exit = Some(Exit::Code(1));
+    case.unit().policy.restart.when = RestartWhen::Never;
+    case.changed = true;
+    check(&case, &["update PolicyChanged Intent"], Reason::PolicyChanged);
+    assert_eq!(case.intent().steps[0].pointer, "/spec/restart");
+    case.unmet = Some(Unmet { message: "db is not ready".into(), doomed: false });
+    assert_eq!(case.intent().gate.as_deref(), Some("db is not ready"));
+    // Another setting is told too, and what ended stays ended.
+    case.unmet = None;
+    case.unit().policy = inputs_of(&spec(), &[]).policy;
+    case.unit().policy.log_keep += 1;
+    let inputs = case.state.inputs.as_mut().and_then(|i| i.as_mut().ok()).expect("good inputs");
+    inputs.policy.restart.when = RestartWhen::Never;
+    case.unit().policy.restart.when = RestartWhen::Never;
+    check(&case, &["update PolicyChanged Intent"], Reason::Failed);
 }
 
 #[test]
