@@ -131,7 +131,7 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
     let name = &resource.id.name;
     let owned = input.owned.get(&resource.id);
     let record = record_of(owned);
-    let wish = match (input.down, spec.suspend) {
+    let wish = match (input.down, spec.suspend.for_good()) {
         (true, _) => Wish::Stay(Reason::Down),
         (false, true) => Wish::Stay(Reason::Suspended),
         (false, false) => Wish::Run,

@@ -10,7 +10,9 @@ pub mod module;
 pub mod observe;
 pub mod plan;
 mod rights;
+pub mod schedule;
 pub mod spec;
+pub mod suspend;
 #[cfg(test)]
 mod tests;
 pub mod trial;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::schedule::ScheduleSpec;
+use super::suspend::Suspend;
 use crate::model::id::Name;
 use crate::model::unit::{Bytes, Millis};
 use crate::ports::keeper::{Bounds, Ceilings, RestartWhen, Rlimit};
@@ -78,7 +80,10 @@ pub struct ServiceSpec {
     /// What is kept of the program's output.
     pub logs: LogSpec,
     /// Stops the program and leaves it stopped, without forgetting it.
-    pub suspend: bool,
+    /// With `until` it runs again by itself; others may have its port and routes only while it is suspended without an end.
+    pub suspend: Suspend,
+    /// Runs the program by the clock instead of all the time. Its restart policy is `never` (the default then) or `on-failure`.
+    pub schedule: Option<ScheduleSpec>,
 }
 
 /// The name of an environment variable.
