@@ -109,6 +109,10 @@ pub enum Command {
     Events(Events),
     /// Stop services and start them again
     Restart(Restart),
+    /// Stop services for a while, although their files say run
+    Stop(Stop),
+    /// Take a stop back, or run what its file suspends for a while
+    Start(Start),
     /// Stop every module in reverse order of dependency, then the keeper
     Down(Down),
     /// Run the daemon of this tree as a service of systemd
@@ -290,6 +294,52 @@ pub struct Restart {
     #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
     pub names: Vec<Target>,
     /// How long to wait until they are ready again; then it exits with 6
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Millis,
+}
+
+/// Arguments of `stop`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup stop vault                                  stopped for an hour
+  trueup stop vault --for 20m --reason backup
+  trueup start vault                                 takes it back
+
+The service runs again by itself when the time is over. What is meant for longer than a week belongs into its
+file: 'suspend: { reason: disk swap, until: 2026-12-01T08:00:00Z }'.")]
+pub struct Stop {
+    /// The services
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
+    pub names: Vec<Target>,
+    /// How long, at most 7d
+    #[arg(id = "for", long, value_name = "DURATION", default_value = "1h")]
+    pub span: Millis,
+    /// Why, for whoever looks at it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long to wait until they have stopped; then it exits with 6
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Millis,
+}
+
+/// Arguments of `start`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup start vault                 takes a 'trueup stop' back
+  trueup start vault --for 10m       runs what its file suspends, for ten minutes")]
+pub struct Start {
+    /// The services
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
+    pub names: Vec<Target>,
+    /// How long what its file suspends is to run, at most 7d
+    #[arg(id = "for", long, value_name = "DURATION", default_value = "1h")]
+    pub span: Millis,
+    /// Why, for whoever looks at it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long to wait until they are ready; then it exits with 6
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Millis,
 }

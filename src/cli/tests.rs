@@ -20,6 +20,7 @@ use crate::model::event::Cause;
 use crate::model::exit::Exit;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::output::{Description, Line, OutcomeWord, ResourceLine, Summary, Waiting};
+use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 
@@ -115,6 +116,17 @@ impl Control for Face<'_> {
         sink: &'a mut Sink<'a>,
     ) -> Answer<'a, Outcome> {
         Box::pin(self.0.work(format!("restart {names:?} {timeout}"), Some(cancel), sink))
+    }
+    fn override_services<'a>(
+        &'a self,
+        request: &'a OverrideRequest,
+        timeout: Millis,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome> {
+        let OverrideRequest { names, wish, span, reason } = request;
+        let said = format!("{} {names:?} for {span} '{reason}' {timeout}", wish.as_str());
+        Box::pin(self.0.work(said, Some(cancel), sink))
     }
     fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
         Box::pin(self.0.work(format!("down {timeout}"), Some(cancel), sink))

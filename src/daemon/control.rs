@@ -23,6 +23,7 @@ use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::{DependencyLine, Description, Line, ResourceLine};
+use crate::model::overriding::OverrideRequest;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::EventQuery;
@@ -90,6 +91,9 @@ impl Local {
         match &verb {
             Verb::Reconcile { options } => mode.allow_prune = options.allow_prune.map(|n| n as usize),
             Verb::Restart { names, .. } => built.engine.request_restart(names.iter().cloned()),
+            Verb::Override { request, .. } => {
+                built.engine.override_services(request).map_err(anyhow::Error::from)?;
+            }
             Verb::Down { .. } => mode.down = true,
         }
         let bell = ringer.bell(Some(cancel.clone()));
@@ -272,6 +276,16 @@ impl Control for Local {
         sink: &'a mut Sink<'a>,
     ) -> Answer<'a, Outcome> {
         Box::pin(self.act(Verb::Restart { names: names.to_vec(), timeout }, Millis(0), cancel, sink))
+    }
+
+    fn override_services<'a>(
+        &'a self,
+        request: &'a OverrideRequest,
+        timeout: Millis,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(self.act(Verb::Override { request: request.clone(), timeout }, Millis(0), cancel, sink))
     }
 
     fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {

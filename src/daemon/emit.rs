@@ -6,7 +6,7 @@ use crate::cli::render::problem;
 use crate::engine::report::Report;
 use crate::engine::run::Watcher;
 use crate::engine::{Mode, Verdict, report};
-use crate::model::output::{Line, ProblemLine, StepLine, Summary, WaitLine, Waiting};
+use crate::model::output::{Line, NoteLine, ProblemLine, StepLine, Summary, WaitLine, Waiting};
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
 
@@ -22,6 +22,7 @@ pub(super) struct Shown {
     problems: Vec<Problem>,
     waits: Vec<WaitLine>,
     busy: Option<String>,
+    notes: Vec<NoteLine>,
 }
 
 impl<'s> Emitter<'s> {
@@ -51,6 +52,10 @@ impl Shown {
             }
             self.problems.clone_from(&report.problems);
         }
+        for note in report.notes.iter().filter(|note| !self.notes.contains(note)) {
+            sink(Line::Note(note.clone()));
+        }
+        self.notes.clone_from(&report.notes);
         let mut waits = report.waits.clone();
         if let Some(busy) = report.busy.as_ref().filter(|b| self.busy.as_ref() != Some(b)) {
             tracing::info!(what = %busy, "the tree is being rewritten; waiting for its end");

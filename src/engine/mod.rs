@@ -4,6 +4,7 @@
 mod execute;
 mod look;
 mod memory;
+mod overrides;
 mod ports;
 pub mod report;
 pub mod run;

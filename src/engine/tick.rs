@@ -16,9 +16,10 @@ use crate::model::event::{Cause, Event};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
+use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
-use crate::plan::{self, CheckedPlan, Input, record_of};
+use crate::plan::{self, CheckedPlan, Hours, Input, Plan, record_of};
 
 /// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
 const FIRST_RELOOK: Millis = Millis(250);
@@ -57,11 +58,15 @@ impl Engine {
             allow_prune: mode.allow_prune,
             home: &looked.home,
             trials: &trials,
+            now: looked.wall,
+            overrides: &looked.overrides,
         };
         let plan = plan::make(&input);
         let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
         self.memory.requested = requested;
         self.memory.admitted.clone_from(&checked.plan().pruned);
+        let unheard = &checked.plan().unheard;
+        self.memory.requested.retain(|name| !unheard.contains(name));
         if mode.dry {
             return self.report(&looked, &checked, super::execute::Executed::default(), &trials, mode);
         }
@@ -168,8 +173,10 @@ impl Engine {
                 events.extend(transitions(id, old, &conditions));
                 changed.push((id.clone(), conditions.clone()));
             }
-            report.resources.push(self.line(looked, id, standing, &circumstance, conditions));
+            report.resources.push(self.line(looked, id, standing, &circumstance, conditions, &plan.hours));
         }
+        clock_hand(&mut report, plan, looked.wall);
+        report.notes.append(&mut self.memory.notes);
         self.memory.forget_others(|id| plan.standings.contains_key(id));
         self.frozen_without_standing(looked, checked, &mut report);
         report.documents = looked.desired.resources.iter().map(|(id, r)| (id.clone(), r.document.clone())).collect();
@@ -247,7 +254,7 @@ impl Engine {
                 drifted: None,
             };
             let circumstance = self.circumstance(id, &standing, looked, checked);
-            report.resources.push(self.line(looked, id, &standing, &circumstance, Vec::new()));
+            report.resources.push(self.line(looked, id, &standing, &circumstance, Vec::new(), &BTreeMap::new()));
         }
     }
 
@@ -258,6 +265,7 @@ impl Engine {
         standing: &Standing,
         circumstance: &Circumstance,
         conditions: Vec<Condition>,
+        hours: &BTreeMap<ResourceId, Hours>,
     ) -> ResourceLine {
         let state = match looked.seen.get(&id.name) {
             Some(Observed::Present(state)) if id.kind == KindName::Service => Some(state),
@@ -266,6 +274,7 @@ impl Engine {
         let unit = state.and_then(|s| s.unit.as_ref());
         let process = unit.and_then(|u| u.process.as_ref());
         let port = looked.ports.get(&id.name).copied().filter(|_| id.kind == KindName::Service);
+        let hours = hours.get(id).cloned().unwrap_or_default();
         ResourceLine {
             kind: id.kind,
             name: id.name.clone(),
@@ -278,6 +287,8 @@ impl Engine {
             restarts: unit.map(|u| u.restarts),
             uptime_ms: process.and(state).map(|s| s.uptime.0),
             last_exit: unit.and_then(|u| u.last_exit.as_ref()).map(ToString::to_string),
+            pause: hours.pause,
+            next_run: hours.next_run,
         }
     }
 
@@ -302,8 +313,16 @@ impl Engine {
             }
             _ => None,
         });
-        young.chain(pause).chain([grown]).min()
+        let wake = report.wake.map(|at| Millis(at.0.saturating_sub(looked.wall.0).unsigned_abs()));
+        young.chain(pause).chain(wake).chain([grown]).min()
     }
+}
+
+/// What the hour says: when to look again because of it, and what a person should know.
+fn clock_hand(report: &mut Report, plan: &Plan, wall: Timestamp) {
+    report.wake = plan.hours.values().filter_map(Hours::wake).filter(|at| *at > wall).min();
+    report.notes.extend(plan.hours.values().filter_map(|hours| hours.note.clone()));
+    report.overridden = plan.hours.values().filter(|hours| hours.overridden()).count();
 }
 
 /// Whether a step is done, or would be done at once.

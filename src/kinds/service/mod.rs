@@ -11,6 +11,7 @@ pub mod observe;
 pub mod plan;
 mod rights;
 pub mod schedule;
+pub mod scheduled;
 pub mod spec;
 pub mod suspend;
 #[cfg(test)]
