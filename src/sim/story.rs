@@ -8,7 +8,7 @@ use super::earth::{Earth, Page};
 use super::fate::{Fate, Side};
 use super::world::{block_on, pretend};
 use crate::engine::report::Report;
-use crate::engine::{Engine, Mode, Until, Verdict, run::Watcher};
+use crate::engine::{Engine, EngineError, Mode, Until, Verdict, run::Watcher};
 use crate::model::id::Name;
 use crate::model::output::{StepLine, Summary};
 use crate::model::unit::Millis;
@@ -74,8 +74,22 @@ impl Story {
     /// # Errors
     /// What the engine ended with (a death or an injected failure).
     pub fn run(&self, mode: Mode, timeout: Millis) -> Result<(Verdict, Report, Summary), String> {
+        self.ask(&|_| Ok(()), mode, timeout)
+    }
+
+    /// The same, after a person asked the engine for something.
+    ///
+    /// # Errors
+    /// As [`Story::run`], and what the request ended with.
+    pub fn ask(
+        &self,
+        request: &dyn Fn(&mut Engine) -> Result<(), EngineError>,
+        mode: Mode,
+        timeout: Millis,
+    ) -> Result<(Verdict, Report, Summary), String> {
         let (world, bell) = pretend(&self.earth, &self.fate, (self.store)());
         let mut engine = Engine::new(world);
+        request(&mut engine).map_err(|error| error.to_string())?;
         let until = Until { timeout };
         block_on(engine.converge(&*bell, mode, until, &mut Silent)).map_err(|e| e.to_string())
     }
@@ -90,6 +104,25 @@ impl Story {
         let result = self.run(Mode::default(), PATIENCE)?;
         self.check()?;
         Ok(result)
+    }
+
+    /// Lets time go by, with whatever happens in it and nobody looking.
+    pub fn pass(&self, span: Millis) {
+        let end = self.earth.borrow().now + span;
+        loop {
+            let mut earth = self.earth.borrow_mut();
+            let left = end - earth.now;
+            if left.0 == 0 {
+                return;
+            }
+            earth.advance(left);
+        }
+    }
+
+    /// How often a service was started.
+    pub fn starts(&self, name: &str) -> u64 {
+        let name = Name::new(name).ok();
+        name.and_then(|name| self.earth.borrow().starts.get(&name).copied()).unwrap_or_default()
     }
 
     /// What must never happen did not.

@@ -8,6 +8,8 @@ mod demo;
 mod examples;
 mod health;
 mod hostile;
+mod hours;
+mod hours_sim;
 mod keeper;
 mod limits;
 mod manifests;

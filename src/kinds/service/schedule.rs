@@ -120,7 +120,13 @@ impl Timetable {
 
 fn read(expression: &str) -> Result<Cron, String> {
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-    parser.parse(expression).map_err(|error| error.to_string().trim_end_matches('.').to_owned())
+    parser.parse(expression).map_err(|error| {
+        use croner::errors::CronError as E;
+        match error {
+            E::InvalidPattern(why) | E::IllegalCharacters(why) | E::ComponentError(why) => why,
+            other => other.to_string(),
+        }
+    })
 }
 
 /// The one field of the expression that cannot be read by itself, as name and text.
