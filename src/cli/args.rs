@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
+use regex::bytes::Regex;
 
 use super::names::{self, Target};
 use crate::model::id::{KindName, Name};
@@ -228,7 +229,10 @@ Examples:
   trueup logs vault            everything that is kept
   trueup logs -f vault clerk   follow two services, merged by time
   trueup logs -n 100 --since 10m vault
-  trueup logs -f               follow every service")]
+  trueup logs --grep 'status=5..' vault
+  trueup logs -f               follow every service
+
+The output of a service that was removed is shown when it is named.")]
 pub struct Logs {
     /// The services; all of them when none is named
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
@@ -242,11 +246,19 @@ pub struct Logs {
     /// Only lines younger than this, such as 10m
     #[arg(long, value_name = "DURATION")]
     pub since: Option<Millis>,
+    /// Only lines that match this regular expression
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub grep: Option<Regex>,
     /// Put the time before each line
     #[arg(long)]
     pub timestamps: bool,
     #[command(flatten)]
     pub long: LongManifests,
+}
+
+fn pattern(text: &str) -> Result<Regex, String> {
+    // Its own message has several lines and shows the place; it begins on a line of its own.
+    Regex::new(text).map_err(|wrong| format!("\n{wrong}"))
 }
 
 /// Arguments of `events`.

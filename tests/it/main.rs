@@ -13,6 +13,7 @@ mod hours_sim;
 mod keeper;
 mod limits;
 mod manifests;
+mod noise;
 mod read;
 mod real;
 mod schemas;

@@ -94,10 +94,7 @@ impl Action {
 
     /// Whether the module notices.
     pub fn disrupts(&self) -> bool {
-        matches!(
-            self,
-            Self::Spawn(_) | Self::Restart { .. } | Self::Run { .. } | Self::Heal { .. } | Self::Stop
-        )
+        matches!(self, Self::Spawn(_) | Self::Restart { .. } | Self::Run { .. } | Self::Heal { .. } | Self::Stop)
     }
 }
 

@@ -739,10 +739,14 @@ pub struct LogSpec {
     /// So many rotated files are kept beside the current one.
     #[schemars(range(max = 100))]
     pub keep: u32,
+    /// Output older than this is let go of: a file whose first line is older is rotated away when the program writes next, and
+    /// rotated files whose last line is older are removed then. Default: only the size counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Millis>,
 }
 
 impl Default for LogSpec {
     fn default() -> Self {
-        Self { max_size: Bytes(10 << 20), keep: 5 }
+        Self { max_size: Bytes(10 << 20), keep: 5, max_age: None }
     }
 }
