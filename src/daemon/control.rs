@@ -19,7 +19,7 @@ use crate::engine::report::Report;
 use crate::engine::run::Watcher as _;
 use crate::engine::{Mode, Until, Verdict};
 use crate::kinds::Spec;
-use crate::model::condition::{ConditionStatus, ConditionType};
+use crate::model::condition::{ConditionStatus, ConditionType, Reason};
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::{DependencyLine, Description, Line, ResourceLine};
@@ -309,7 +309,11 @@ fn depends_on(report: &Report, id: &ResourceId) -> Vec<DependencyLine> {
         let started = line.is_some_and(|l| l.pid.is_some());
         let met = match dependency.condition {
             crate::kinds::service::spec::DependencyCondition::Started => started,
-            _ => ready.is_some_and(|c| c.status == ConditionStatus::True),
+            crate::kinds::service::spec::DependencyCondition::Completed => report.completed.contains(&resource),
+            // What runs by the clock is as it should be between its runs, and nobody can use it then.
+            crate::kinds::service::spec::DependencyCondition::Ready => {
+                ready.is_some_and(|c| c.status == ConditionStatus::True && c.reason != Reason::Scheduled)
+            }
         };
         let message = ready.filter(|_| !met).map(|c| c.message.clone()).unwrap_or_default();
         DependencyLine { resource, condition: dependency.condition.as_str().to_owned(), met, message }

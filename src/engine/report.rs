@@ -50,6 +50,8 @@ pub struct Report {
     /// When the hour changes something by itself: a schedule's next time, the end of an override. Not a reason to be unsettled.
     pub wake: Option<Timestamp>,
     pub notes: Vec<NoteLine>,
+    /// Services that ran to their end with success, as their dependants with `condition: completed` see it.
+    pub completed: BTreeSet<ResourceId>,
     /// Services that a person keeps from being what their files say.
     pub overridden: usize,
 }

@@ -163,6 +163,9 @@ impl Engine {
                     report.waits.push(wait_line(id, standing.reason, &text, &source, hopeless));
                 }
             }
+            if standing.completed {
+                report.completed.insert(id.clone());
+            }
             if standing.drifted.is_some() {
                 report.drifted.insert(id.clone());
             }

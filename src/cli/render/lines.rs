@@ -18,7 +18,7 @@ const WAITS_NAMED: usize = 3;
 
 /// What an action does to the machine, as a sign and a colour.
 fn sign(action: &str) -> (char, anstyle::Style) {
-    let adds = ["spawn", "start", "create", "adopt", "register", "add", "choose"];
+    let adds = ["spawn", "start", "run", "create", "adopt", "register", "add", "choose"];
     let takes = ["stop", "release", "remove", "forget", "prune", "drop", "delete"];
     let begins = |words: &[&str]| words.iter().any(|word| action.starts_with(word));
     if begins(&adds) {
