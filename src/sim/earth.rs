@@ -109,6 +109,8 @@ pub struct Earth {
     pub reloads: BTreeMap<Name, u64>,
     /// Starts by unit.
     pub starts: BTreeMap<Name, u64>,
+    /// How far the wall clock is off: somebody set it.
+    pub skew: i64,
     /// What must never happen and did.
     pub broken: Vec<String>,
 }
@@ -132,7 +134,7 @@ impl Earth {
     }
 
     pub fn wall(&self) -> Timestamp {
-        Timestamp(1_000_000_000_000 + i64::try_from(self.now.0).unwrap_or(i64::MAX))
+        Timestamp(1_000_000_000_000 + self.skew + i64::try_from(self.now.0).unwrap_or(i64::MAX))
     }
 
     fn moment(&mut self) -> Now {

@@ -309,3 +309,55 @@ fn a_crash_before_or_after_any_port_call_leaves_a_stop_or_none() {
         }
     }
 }
+
+#[test]
+fn a_clock_that_is_set_neither_stretches_a_stop_nor_runs_a_time_twice() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let story = story(&dir, "c.db");
+    story.write("hub.yaml", &hub());
+    story.write("a.yaml", &service("a", "well", "2001", 1, None));
+    story.write("job.yaml", &hourly("job", "once", ""));
+    settle(&story);
+    story.pass(TO_THE_HOUR);
+    story.ask(&request(Against::Stop, HOUR), Mode::default(), SOON).expect("it stops");
+    assert_eq!((story.pid("a"), story.starts("job")), (None, 1));
+    // A small correction changes nothing; one to before its beginning ends it.
+    story.earth.borrow_mut().skew = -2_000;
+    settle(&story);
+    assert_eq!(story.pid("a"), None);
+    story.earth.borrow_mut().skew = -600_000;
+    settle(&story);
+    assert!(story.pid("a").is_some());
+    // The same full hour comes once more, and is not run once more.
+    story.pass(Millis(600_000));
+    settle(&story);
+    assert_eq!(story.starts("job"), 1);
+    // A clock set forward ends it early.
+    story.ask(&request(Against::Stop, HOUR), Mode::default(), SOON).expect("it stops");
+    assert_eq!(story.pid("a"), None);
+    story.earth.borrow_mut().skew = 3 * 3_600_000;
+    settle(&story);
+    assert!(story.pid("a").is_some());
+    assert_eq!(story.starts("job"), 2, "three hours went by for whoever looks at the clock: one run");
+}
+
+#[test]
+fn a_service_that_loses_its_schedule_runs_all_the_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let story = story(&dir, "l.db");
+    story.write("hub.yaml", &hub());
+    story.write("job.yaml", &hourly("job", "well", ""));
+    settle(&story);
+    story.pass(TO_THE_HOUR);
+    settle(&story);
+    let pid = story.pid("job").expect("it runs");
+    story.earth.borrow_mut().kill(pid);
+    settle(&story);
+    assert_eq!(story.pid("job"), None, "what ended waits for its next time");
+    let text = hourly("job", "well", "");
+    let plain: Vec<&str> = text.lines().filter(|line| !line.contains("schedule")).collect();
+    story.write("job.yaml", &plain.join("\n"));
+    settle(&story);
+    assert!(story.pid("job").is_some());
+    story.quiet().expect("quiet");
+}

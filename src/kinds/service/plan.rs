@@ -12,7 +12,7 @@ use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
-use crate::ports::keeper::{Exit, Phase, Unit};
+use crate::ports::keeper::{Exit, Phase, RestartWhen, Unit};
 use crate::ports::probes::Verdict;
 
 /// How long a process may run without its port before listening on others only counts as drift: programs open ports in any order.
@@ -321,7 +321,7 @@ fn run(view: &View<'_>, state: &State) -> Intent {
         Some(unit) if unit.phase == Phase::Stopping => {
             Intent::rest(Standing::down(Reason::Stopping, "its earlier process is being stopped"))
         }
-        Some(unit) if unit.phase == Phase::Ended && unit.digest == inputs.launch.digest && !view.requested => {
+        Some(unit) if unit.phase == Phase::Ended && unit.digest == inputs.launch.digest && !again(view, inputs) => {
             ended(unit)
         }
         unit => start(view, state, inputs, unit.as_ref()),
@@ -336,6 +336,11 @@ fn run(view: &View<'_>, state: &State) -> Intent {
         intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, "nothing that runs is touched", ""));
     }
     intent
+}
+
+/// Whether what ran to its end is to run once more: a person asked, or its file says now that it runs all the time.
+fn again(view: &View<'_>, inputs: &Inputs) -> bool {
+    view.requested || (view.changed && inputs.policy.restart.when == RestartWhen::Always)
 }
 
 /// An input is missing: what runs keeps running, nothing new is started.
