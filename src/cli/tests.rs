@@ -493,6 +493,7 @@ fn explanations() {
         "service.spec.readiness.http",
         "service.restart.policy",
         "service.port",
+        "service.suspend",
         "service.secretEnv.API_KEY",
         "service.dependsOn.service",
         "service.dependsOn[].condition",
@@ -509,7 +510,8 @@ fn explanations() {
         ("servce", "did you mean 'service'?"),
         ("service.readyness", "did you mean 'readiness'?"),
         ("service.restart.zzz", "its fields are policy, backoff, limit, resetAfter"),
-        ("service.suspend.x", "it has no fields"),
+        ("service.suspend.x", "its fields are reason, until"),
+        ("service.port.x", "it has no fields"),
     ] {
         let ran = run(&pretend, &format!("explain {what}"));
         assert!(ran.err.contains(hint), "{what}: {}", ran.err);
@@ -531,9 +533,16 @@ fn no_field_is_without_words() {
     }
     walk(&Pretend::default(), "hub", 0);
     // `service.secretEnv` is a map: any key leads to its values.
-    for path in
-        ["service.command", "service.readiness", "service.restart", "service.stop", "service.routes", "service.logs"]
-    {
+    for path in [
+        "service.command",
+        "service.readiness",
+        "service.restart",
+        "service.stop",
+        "service.routes",
+        "service.logs",
+        "service.schedule",
+        "service.suspend",
+    ] {
         walk(&Pretend::default(), path, 1);
     }
 }

@@ -28,6 +28,11 @@ impl Hours {
         self.pause.as_ref().and_then(|pause| pause.until).into_iter().chain(self.next_run).min()
     }
 
+    pub(super) fn says_something(&self) -> bool {
+        self.pause.is_some() || self.next_run.is_some() || self.note.is_some()
+    }
+
+    /// Whether a person keeps it from being what its file says.
     pub fn overridden(&self) -> bool {
         self.pause.as_ref().is_some_and(|pause| pause.by != By::File)
     }

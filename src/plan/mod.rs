@@ -173,7 +173,8 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
     let mut intent = service::plan(&view);
     hours::explain(&mut hours, &resource.id, view.requested, &mut intent);
     plan.unheard.extend((view.requested && wish != Wish::Run).then(|| name.clone()));
-    plan.hours.insert(resource.id.clone(), hours);
+    // Most services have nothing to do with the hour, and there may be thousands.
+    plan.hours.extend(hours.says_something().then(|| (resource.id.clone(), hours)));
     if let Some(held) = resource.held.as_ref().filter(|held| held.failed) {
         plan.problems.push(rolled_back(resource, held));
     }

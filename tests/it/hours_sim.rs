@@ -20,6 +20,12 @@ const MINUTE: Millis = Millis(60_000);
 const TO_THE_HOUR: Millis = Millis(800_000);
 const SOON: Millis = Millis(30_000);
 
+/// In memory where the machine has such a folder: hundreds of lives would otherwise wait for the disk.
+fn scratch() -> tempfile::TempDir {
+    let shm = PathBuf::from("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("a temporary folder")
+}
+
 fn story(dir: &tempfile::TempDir, name: &str) -> Story {
     Story::new(3, ledger(dir.path().join(name)))
 }
@@ -53,7 +59,7 @@ fn reason(line: &ResourceLine) -> (Reason, String) {
 
 #[test]
 fn a_schedule_runs_at_its_times_and_only_then() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "a.db");
     story.write("hub.yaml", &hub());
     story.write("job.yaml", &hourly("job", "once", ""));
@@ -95,7 +101,7 @@ fn a_schedule_runs_at_its_times_and_only_then() {
 
 #[test]
 fn times_that_nobody_saw_run_once_or_not_at_all() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "m.db");
     story.write("hub.yaml", &hub());
     story.write("runs.yaml", &hourly("runs", "once", ""));
@@ -115,7 +121,7 @@ fn times_that_nobody_saw_run_once_or_not_at_all() {
 
 #[test]
 fn a_run_that_still_runs_is_left_alone_or_replaced() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "o.db");
     story.write("hub.yaml", &hub());
     story.write("stays.yaml", &hourly("stays", "well", ""));
@@ -134,7 +140,7 @@ fn a_run_that_still_runs_is_left_alone_or_replaced() {
 
 #[test]
 fn who_waits_for_a_scheduled_run_starts_after_the_first_that_succeeded() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "d.db");
     story.write("hub.yaml", &hub());
     story.write("job.yaml", &hourly("job", "crash", ""));
@@ -160,7 +166,7 @@ fn who_waits_for_a_scheduled_run_starts_after_the_first_that_succeeded() {
 
 #[test]
 fn a_crash_before_or_after_any_port_call_never_runs_a_time_twice() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let before = story(&dir, "before.db");
     before.write("hub.yaml", &hub());
     before.write("job.yaml", &hourly("job", "once", ""));
@@ -194,7 +200,7 @@ fn a_crash_before_or_after_any_port_call_never_runs_a_time_twice() {
 #[test]
 fn failing_calls_never_run_a_time_twice() {
     for seed in 0..60 {
-        let dir = tempfile::tempdir().expect("a folder");
+        let dir = scratch();
         let story = Story::new(seed, ledger(dir.path().join("f.db")));
         story.write("hub.yaml", &hub());
         story.write("job.yaml", &hourly("job", "once", ""));
@@ -216,7 +222,7 @@ fn request(wish: Against, span: Millis) -> impl Fn(&mut Engine) -> Result<(), En
 
 #[test]
 fn a_stop_lasts_its_time_or_until_it_is_taken_back() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "s.db");
     story.write("hub.yaml", &hub());
     story.write("a.yaml", &service("a", "well", "2001", 1, None));
@@ -259,7 +265,7 @@ fn a_stop_lasts_its_time_or_until_it_is_taken_back() {
 
 #[test]
 fn a_suspended_service_runs_for_a_while_and_after_its_time() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "u.db");
     story.write("hub.yaml", &hub());
     let until = "  suspend: { reason: disk swap, until: 2001-09-09T02:00:00Z }\n";
@@ -285,7 +291,7 @@ fn a_suspended_service_runs_for_a_while_and_after_its_time() {
 
 #[test]
 fn a_crash_before_or_after_any_port_call_leaves_a_stop_or_none() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let before = story(&dir, "before.db");
     before.write("hub.yaml", &hub());
     before.write("a.yaml", &service("a", "well", "2001", 1, None));
@@ -312,7 +318,7 @@ fn a_crash_before_or_after_any_port_call_leaves_a_stop_or_none() {
 
 #[test]
 fn a_clock_that_is_set_neither_stretches_a_stop_nor_runs_a_time_twice() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "c.db");
     story.write("hub.yaml", &hub());
     story.write("a.yaml", &service("a", "well", "2001", 1, None));
@@ -343,7 +349,7 @@ fn a_clock_that_is_set_neither_stretches_a_stop_nor_runs_a_time_twice() {
 
 #[test]
 fn a_service_that_loses_its_schedule_runs_all_the_time() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = scratch();
     let story = story(&dir, "l.db");
     story.write("hub.yaml", &hub());
     story.write("job.yaml", &hourly("job", "well", ""));
@@ -360,4 +366,64 @@ fn a_service_that_loses_its_schedule_runs_all_the_time() {
     settle(&story);
     assert!(story.pid("job").is_some());
     story.quiet().expect("quiet");
+}
+
+/// One life of random hours: people stop, start, suspend and edit, the keeper dies, we die, calls fail.
+fn life(seed: u64) -> Result<(), String> {
+    let dir = scratch();
+    let story = Story::new(seed, ledger(dir.path().join("life.db")));
+    story.write("hub.yaml", &hub());
+    story.write("job.yaml", &hourly("job", "once", ""));
+    story.write("a.yaml", &service("a", "well", "2001", 0, None));
+    let roll = |n: u64| story.earth.borrow_mut().roll() % n;
+    for round in 0..14 {
+        let mut wish = None;
+        match roll(8) {
+            0 => wish = Some(request(Against::Stop, Millis(1_000 + roll(HOUR.0 * 3)))),
+            1 => wish = Some(request(Against::Start, Millis(1_000 + roll(HOUR.0 * 3)))),
+            2 => {
+                let later = roll(HOUR.0 * 4);
+                let until = Millis(story.earth.borrow().wall().0.unsigned_abs() + later);
+                let until = trueup::model::time::Timestamp(i64::try_from(until.0).expect("a moment"));
+                let hold = format!("  suspend: {{ reason: seed, until: \"{until}\" }}\n");
+                story.write("a.yaml", &(service("a", "well", "2001", round, None) + &hold));
+            }
+            3 => story.write("a.yaml", &service("a", "well", "2001", round, None)),
+            4 => {
+                let more = [", missed: skip", ", overlap: replace", ""][usize::try_from(roll(3)).expect("small")];
+                story.write("job.yaml", &hourly("job", "once", more));
+            }
+            5 if story.pid("job").is_none() => story.earth.borrow_mut().kill_keeper(),
+            _ => story.pass(Millis(roll(HOUR.0 * 3))),
+        }
+        let die = (roll(2) == 0).then(|| (roll(40), if roll(2) == 0 { Side::Before } else { Side::After }));
+        story.fate.reborn(die, [0, 20, 150][usize::try_from(roll(3)).expect("small")], seed);
+        let _ = match &wish {
+            Some(wish) => story.ask(wish, Mode::default(), Millis(roll(20_000))),
+            None => story.run(Mode::default(), Millis(roll(20_000))),
+        };
+        story.check()?;
+        let hours = (story.earth.borrow().now.0 + HOUR.0 - TO_THE_HOUR.0) / HOUR.0;
+        if story.starts("job") > hours {
+            return Err(format!("{} runs in {hours} full hours", story.starts("job")));
+        }
+    }
+    // Everything that was for a while is over after a day.
+    story.pass(Millis(HOUR.0 * 24));
+    // Far from the next time, which would be something to do.
+    let into = story.earth.borrow().wall().0.unsigned_abs() % HOUR.0;
+    story.pass(Millis((HOUR.0 * 3 / 2 - into) % HOUR.0));
+    let (verdict, report, summary) = story.live(None, 0)?;
+    story.pass(MINUTE);
+    story.quiet()?;
+    match (verdict, story.pid("a"), summary.overridden) {
+        (Verdict::Settled, Some(_), 0) => Ok(()),
+        other => Err(format!("{other:?} {:?}", report.waits)),
+    }
+}
+
+#[test]
+fn random_hours_end_as_the_files_say_and_run_no_time_twice() {
+    let failed: Vec<String> = (1..=100).filter_map(|seed| life(seed).err().map(|e| format!("{seed}: {e}"))).collect();
+    assert!(failed.is_empty(), "{} lives failed:\n{}", failed.len(), failed.join("\n"));
 }
