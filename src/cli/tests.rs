@@ -284,6 +284,8 @@ fn options_arrive() {
     assert_eq!(told("plan --allow-prune 7"), "plan Some(7)");
     assert_eq!(told("down --timeout 5s"), "down 5s");
     assert!(told("restart vault service/vault").starts_with("restart [Name(\"vault\")] 1m"));
+    assert_eq!(told("stop vault --reason disk"), r#"stop [Name("vault")] for 1h 'disk' 1m"#);
+    assert_eq!(told("start service/vault --for 10m --timeout 5s"), r#"start [Name("vault")] for 10m '' 5s"#);
     assert_eq!(told("events --since 1m -n 7"), format!("events None Some(Timestamp({})) 7", NOW - 60_000));
     assert!(told("events service/long-gone").contains("long-gone"));
     assert!(told("events vault").contains("vault"));
@@ -306,6 +308,10 @@ fn a_wrong_command_line_is_64() {
         "explain service.nope",
         "explain E9999",
         "restart",
+        "stop",
+        "stop vault --for 8d",
+        "start vault --for 0s",
+        "logs --grep (",
         "schema widget",
         "-o xml plan",
     ] {
@@ -386,6 +392,8 @@ fn describe_takes_a_name_that_is_unique() {
     assert!(ran.err.contains("Hub/vault, Service/vault"), "{}", ran.err);
     assert_eq!(run(&two, "describe service/vault").exit, Exit::Done);
     assert_eq!(run(&two, "restart valt").exit, Exit::Error);
+    assert_eq!(run(&two, "stop valt").exit, Exit::Error);
+    assert!(run(&two, "stop valt").err.contains("did you mean 'Service/vault'?"));
     assert!(two.told.borrow().is_empty(), "nothing is stopped for a name that is not there");
     assert_eq!(service("vault").to_string(), "Service/vault");
 }

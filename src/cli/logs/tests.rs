@@ -287,6 +287,15 @@ fn follow_shows_the_end_then_what_comes_and_new_units_too() {
 }
 
 #[test]
+fn what_is_followed_can_be_sifted() {
+    let state = State::new();
+    state.write("vault", "current.log", &(0..30).map(|n| raw(n, "F", &n.to_string())).collect::<String>());
+    let write = || state.append("vault", &(raw(90, "F", "no") + &raw(91, "F", "27 again")));
+    let (text, _) = followed(&state, &["vault", "--grep", "7"], "27\n", write, &["27 again\n"]);
+    assert_eq!(text, "7\n17\n27\n27 again\n");
+}
+
+#[test]
 fn follow_waits_for_a_unit_that_has_no_output_yet() {
     let state = State::new();
     let write = || state.append("late", &raw(1, "F", "here at last"));
