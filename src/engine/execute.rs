@@ -86,8 +86,10 @@ impl Engine {
                 let (word, message) = describe(&outcome);
                 if !matches!(word, OutcomeWord::Changed | OutcomeWord::Already) {
                     failed.insert(step.resource.clone());
-                } else if let Action::Service(ServiceAction::Restart { .. } | ServiceAction::Run { .. } | ServiceAction::Spawn(_)) =
-                    step.action {
+                } else if let Action::Service(
+                    ServiceAction::Restart { .. } | ServiceAction::Run { .. } | ServiceAction::Spawn(_),
+                ) = step.action
+                {
                     self.memory.requested.remove(&step.resource.name);
                 }
                 let failure = failed.contains(&step.resource).then(|| message.clone());

@@ -160,6 +160,17 @@ pub(super) fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<
             .hint("write `policy: never`, or `on-failure` to try a failed run again; the default here is `never`");
         problems.push(problem);
     }
+    for (field, _) in [("reload", spec.reload.is_some()), ("rollback", spec.rollback.is_some())].iter().filter(|f| f.1)
+    {
+        let at = document.key_at(&format!("/spec/{field}"));
+        let message =
+            format!("a service with `schedule` is started anew for each of its times, so it has no `{field}`");
+        let problem = Problem::error(Code::Conflict, at, message)
+            .label("is for what runs all the time")
+            .also(document.key_at("/spec/schedule"), "runs by the clock")
+            .hint("remove one of them; the next run has the new settings and files by itself");
+        problems.push(problem);
+    }
     let at = || document.value_at("/spec/schedule/cron");
     match read(&schedule.cron) {
         Err(why) => {
