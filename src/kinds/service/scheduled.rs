@@ -14,7 +14,7 @@ use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
-use crate::ports::keeper::{Exit, Phase, Unit};
+use crate::ports::keeper::{Phase, Unit};
 
 /// A run that begins so much after its time is one that nobody was there for. The daemon wakes at the time itself, and at the
 /// latest half a minute after the machine did.
@@ -35,7 +35,7 @@ pub struct Past {
     pub of: String,
     /// The last time that was run or passed over; at first the moment it was first seen.
     pub slot: Timestamp,
-    /// When a run last ended with exit code 0, as far as it was known when the next one began.
+    /// When a run last ended with success, as far as it was known when the next one began.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub succeeded: Option<Timestamp>,
 }
@@ -112,8 +112,9 @@ fn waiting(table: &Timetable, now: Timestamp, past: Option<&Past>, unit: Option<
         None => "no next run".to_owned(),
     };
     let ended = unit.filter(|unit| unit.phase == Phase::Ended).and_then(|unit| unit.last_exit.as_ref());
+    let well = unit.is_some_and(ended_well);
     match ended {
-        Some(Exit::Code(0)) => Standing::down(Reason::Scheduled, format!("the last run succeeded; {next}")),
+        Some(_) if well => Standing::down(Reason::Scheduled, format!("the last run succeeded; {next}")),
         Some(exit) => Standing::down(Reason::LastRunFailed, format!("the last run ended with {exit}; {next}")),
         None if past.is_some_and(|past| past.succeeded.is_some()) => {
             Standing::down(Reason::Scheduled, format!("an earlier run succeeded; {next}"))
@@ -122,9 +123,14 @@ fn waiting(table: &Timetable, now: Timestamp, past: Option<&Past>, unit: Option<
     }
 }
 
+/// Whether its last run ended as its policy calls success.
+fn ended_well(unit: &Unit) -> bool {
+    unit.last_exit.as_ref().is_some_and(|exit| unit.policy.restart.succeeded(exit))
+}
+
 /// When a run last ended well, as far as is known.
 fn success(past: Option<&Past>, unit: Option<&Unit>) -> Option<Timestamp> {
-    let now = unit.filter(|unit| unit.last_exit == Some(Exit::Code(0))).map(|u| u.last_exit_at.unwrap_or_default());
+    let now = unit.filter(|unit| ended_well(unit)).map(|u| u.last_exit_at.unwrap_or_default());
     now.or_else(|| past.and_then(|past| past.succeeded))
 }
 
