@@ -31,7 +31,6 @@ pub struct Request {
 /// The verbs, as the port has them, and a few for the client itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "camelCase")]
-#[expect(clippy::large_enum_variant, reason = "one lives at a time, and only for as long as it is read or written")]
 pub enum Verb {
     /// Asks for the protocol and the version; every client asks this first.
     Hello,
