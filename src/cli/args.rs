@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
+use regex::bytes::Regex;
 
 use super::names::{self, Target};
 use crate::model::id::{KindName, Name};
@@ -109,6 +110,10 @@ pub enum Command {
     Events(Events),
     /// Stop services and start them again
     Restart(Restart),
+    /// Stop services for a while, although their files say run
+    Stop(Stop),
+    /// Take a stop back, or run what its file suspends for a while
+    Start(Start),
     /// Stop every module in reverse order of dependency, then the keeper
     Down(Down),
     /// Run the daemon of this tree as a service of systemd
@@ -230,7 +235,10 @@ Examples:
   trueup logs vault            everything that is kept
   trueup logs -f vault clerk   follow two services, merged by time
   trueup logs -n 100 --since 10m vault
-  trueup logs -f               follow every service")]
+  trueup logs --grep 'status=5..' vault
+  trueup logs -f               follow every service
+
+The output of a service that was removed is shown when it is named.")]
 pub struct Logs {
     /// The services; all of them when none is named
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
@@ -244,11 +252,19 @@ pub struct Logs {
     /// Only lines younger than this, such as 10m
     #[arg(long, value_name = "DURATION")]
     pub since: Option<Millis>,
+    /// Only lines that match this regular expression
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub grep: Option<Regex>,
     /// Put the time before each line
     #[arg(long)]
     pub timestamps: bool,
     #[command(flatten)]
     pub long: LongManifests,
+}
+
+fn pattern(text: &str) -> Result<Regex, String> {
+    // Its own message has several lines and shows the place; it begins on a line of its own.
+    Regex::new(text).map_err(|wrong| format!("\n{wrong}"))
 }
 
 /// Arguments of `events`.
@@ -296,6 +312,52 @@ pub struct Restart {
     #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
     pub names: Vec<Target>,
     /// How long to wait until they are ready again; then it exits with 6
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Millis,
+}
+
+/// Arguments of `stop`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup stop vault                                  stopped for an hour
+  trueup stop vault --for 20m --reason backup
+  trueup start vault                                 takes it back
+
+The service runs again by itself when the time is over. What is meant for longer than a week belongs into its
+file: 'suspend: { reason: disk swap, until: 2026-12-01T08:00:00Z }'.")]
+pub struct Stop {
+    /// The services
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
+    pub names: Vec<Target>,
+    /// How long, at most 7d
+    #[arg(id = "for", long, value_name = "DURATION", default_value = "1h")]
+    pub span: Millis,
+    /// Why, for whoever looks at it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long to wait until they have stopped; then it exits with 6
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub timeout: Millis,
+}
+
+/// Arguments of `start`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup start vault                 takes a 'trueup stop' back
+  trueup start vault --for 10m       runs what its file suspends, for ten minutes")]
+pub struct Start {
+    /// The services
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(names::service_candidates))]
+    pub names: Vec<Target>,
+    /// How long what its file suspends is to run, at most 7d
+    #[arg(id = "for", long, value_name = "DURATION", default_value = "1h")]
+    pub span: Millis,
+    /// Why, for whoever looks at it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long to wait until they are ready; then it exits with 6
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: Millis,
 }

@@ -12,6 +12,7 @@ use super::interrupt::Cancel;
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::{Description, Line, ResourceLine, Summary};
+use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 
@@ -134,6 +135,14 @@ pub trait Control {
     fn restart<'a>(
         &'a self,
         names: &'a [Name],
+        timeout: Millis,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome>;
+    /// Keeps these services stopped, or running, against their files; ends as [`Control::restart`] does.
+    fn override_services<'a>(
+        &'a self,
+        request: &'a OverrideRequest,
         timeout: Millis,
         cancel: &'a Cancel,
         sink: &'a mut Sink<'a>,

@@ -122,6 +122,7 @@ fn step(root: &Value, from: &Field, segment: &str) -> Result<Field, Vec<String>>
             None => break,
         }
     }
+    let schema = object_among(root, &schema).unwrap_or(schema);
     let properties = schema.get("properties").and_then(Value::as_object);
     if let Some(next) = properties.and_then(|properties| properties.get(segment)) {
         return Ok(Field { schema: resolved(root, next), required: is_required(&schema, segment) });
@@ -130,6 +131,12 @@ fn step(root: &Value, from: &Field, segment: &str) -> Result<Field, Vec<String>>
         return Ok(Field { schema: resolved(root, value), required: false });
     }
     Err(properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default())
+}
+
+/// The alternative that has fields: of `true or { reason, until }` the second.
+fn object_among(root: &Value, schema: &Value) -> Option<Value> {
+    let alternatives = schema.get("anyOf")?.as_array()?;
+    alternatives.iter().map(|one| resolved(root, one)).find(|one| one.get("properties").is_some())
 }
 
 fn is_required(schema: &Value, name: &str) -> bool {
@@ -244,6 +251,7 @@ fn fields(root: &Value, schema: &Value) -> Vec<(String, Field)> {
             None => break,
         }
     }
+    let schema = object_among(root, &schema).unwrap_or(schema);
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Vec::new() };
     let field = |(name, inner): (&String, &Value)| {
         (name.clone(), Field { schema: resolved(root, inner), required: is_required(&schema, name) })

@@ -8,7 +8,7 @@ use super::render::table;
 use super::{Desk, args, names, unless_cancelled};
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::exit::Exit;
-use crate::model::output::{Line, ResourceLine, Summary};
+use crate::model::output::{By, Line, ResourceLine, Summary};
 
 pub async fn run(
     args: &args::Get,
@@ -23,7 +23,7 @@ pub async fn run(
         if chosen.is_empty() {
             screen.err("no resources\n");
         } else {
-            screen.out(&table::resources(&chosen));
+            screen.out(&table::resources(&chosen, desk.wiring.now()));
         }
         return Ok(Exit::Done);
     }
@@ -50,6 +50,7 @@ pub fn summary_of(lines: &[ResourceLine]) -> Summary {
         failed: count(ConditionType::Stalled, ConditionStatus::True),
         waiting: count(ConditionType::Reconciling, ConditionStatus::True),
         held: lines.iter().filter(|line| line.phase.ends_with("Held")).count(),
+        overridden: lines.iter().filter(|l| l.pause.as_ref().is_some_and(|pause| pause.by != By::File)).count(),
         in_sync: ready == lines.len() && drift == 0,
         ..Summary::default()
     }

@@ -22,6 +22,7 @@ mod reconcile;
 mod restart;
 mod schema;
 mod service;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -104,6 +105,7 @@ fn looks_at_tree(command: &Command) -> bool {
     use Command as C;
     match command {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
+        C::Stop(_) | C::Start(_) => true,
         C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
         C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
     }
@@ -152,6 +154,8 @@ async fn with_engine(command: Command, desk: Desk<'_>, screen: &mut Screen) -> R
         Command::Describe(args) => describe::run(&args, control, desk, screen).await,
         Command::Events(args) => events::run(&args, control, desk, screen).await,
         Command::Restart(args) => restart::run(&args, control, desk, screen).await,
+        Command::Stop(args) => stop::stop(&args, control, desk, screen).await,
+        Command::Start(args) => stop::start(&args, control, desk, screen).await,
         Command::Down(args) => down::run(&args, control, desk, screen).await,
         _ => unreachable!("the other commands were answered without the engine"),
     }

@@ -20,6 +20,7 @@ use crate::model::event::Cause;
 use crate::model::exit::Exit;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::output::{Description, Line, OutcomeWord, ResourceLine, Summary, Waiting};
+use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 
@@ -115,6 +116,17 @@ impl Control for Face<'_> {
         sink: &'a mut Sink<'a>,
     ) -> Answer<'a, Outcome> {
         Box::pin(self.0.work(format!("restart {names:?} {timeout}"), Some(cancel), sink))
+    }
+    fn override_services<'a>(
+        &'a self,
+        request: &'a OverrideRequest,
+        timeout: Millis,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome> {
+        let OverrideRequest { names, wish, span, reason } = request;
+        let said = format!("{} {names:?} for {span} '{reason}' {timeout}", wish.as_str());
+        Box::pin(self.0.work(said, Some(cancel), sink))
     }
     fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
         Box::pin(self.0.work(format!("down {timeout}"), Some(cancel), sink))
@@ -272,6 +284,8 @@ fn options_arrive() {
     assert_eq!(told("plan --allow-prune 7"), "plan Some(7)");
     assert_eq!(told("down --timeout 5s"), "down 5s");
     assert!(told("restart vault service/vault").starts_with("restart [Name(\"vault\")] 1m"));
+    assert_eq!(told("stop vault --reason disk"), r#"stop [Name("vault")] for 1h 'disk' 1m"#);
+    assert_eq!(told("start service/vault --for 10m --timeout 5s"), r#"start [Name("vault")] for 10m '' 5s"#);
     assert_eq!(told("events --since 1m -n 7"), format!("events None Some(Timestamp({})) 7", NOW - 60_000));
     assert!(told("events service/long-gone").contains("long-gone"));
     assert!(told("events vault").contains("vault"));
@@ -294,6 +308,10 @@ fn a_wrong_command_line_is_64() {
         "explain service.nope",
         "explain E9999",
         "restart",
+        "stop",
+        "stop vault --for 8d",
+        "start vault --for 0s",
+        "logs --grep (",
         "schema widget",
         "-o xml plan",
     ] {
@@ -374,6 +392,8 @@ fn describe_takes_a_name_that_is_unique() {
     assert!(ran.err.contains("Hub/vault, Service/vault"), "{}", ran.err);
     assert_eq!(run(&two, "describe service/vault").exit, Exit::Done);
     assert_eq!(run(&two, "restart valt").exit, Exit::Error);
+    assert_eq!(run(&two, "stop valt").exit, Exit::Error);
+    assert!(run(&two, "stop valt").err.contains("did you mean 'Service/vault'?"));
     assert!(two.told.borrow().is_empty(), "nothing is stopped for a name that is not there");
     assert_eq!(service("vault").to_string(), "Service/vault");
 }
@@ -481,6 +501,7 @@ fn explanations() {
         "service.spec.readiness.http",
         "service.restart.policy",
         "service.port",
+        "service.suspend",
         "service.secretEnv.API_KEY",
         "service.dependsOn.service",
         "service.dependsOn[].condition",
@@ -497,7 +518,8 @@ fn explanations() {
         ("servce", "did you mean 'service'?"),
         ("service.readyness", "did you mean 'readiness'?"),
         ("service.restart.zzz", "its fields are policy, backoff, limit, resetAfter"),
-        ("service.suspend.x", "it has no fields"),
+        ("service.suspend.x", "its fields are reason, until"),
+        ("service.port.x", "it has no fields"),
     ] {
         let ran = run(&pretend, &format!("explain {what}"));
         assert!(ran.err.contains(hint), "{what}: {}", ran.err);
@@ -519,9 +541,16 @@ fn no_field_is_without_words() {
     }
     walk(&Pretend::default(), "hub", 0);
     // `service.secretEnv` is a map: any key leads to its values.
-    for path in
-        ["service.command", "service.readiness", "service.restart", "service.stop", "service.routes", "service.logs"]
-    {
+    for path in [
+        "service.command",
+        "service.readiness",
+        "service.restart",
+        "service.stop",
+        "service.routes",
+        "service.logs",
+        "service.schedule",
+        "service.suspend",
+    ] {
         walk(&Pretend::default(), path, 1);
     }
 }

@@ -20,10 +20,11 @@ use crate::engine::report::Report;
 use crate::engine::run::Watcher as _;
 use crate::engine::{Mode, Until, Verdict};
 use crate::kinds::Spec;
-use crate::model::condition::{ConditionStatus, ConditionType};
+use crate::model::condition::{ConditionStatus, ConditionType, Reason};
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::{DependencyLine, Description, Line, ResourceLine};
+use crate::model::overriding::OverrideRequest;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::EventQuery;
@@ -140,6 +141,9 @@ impl Local {
         match &verb {
             Verb::Reconcile { options } => mode.allow_prune = options.allow_prune.map(|n| n as usize),
             Verb::Restart { names, .. } => built.engine.request_restart(names.iter().cloned()),
+            Verb::Override { request, .. } => {
+                built.engine.override_services(request).map_err(anyhow::Error::from)?;
+            }
             Verb::Down { .. } => mode.down = true,
         }
         let bell = ringer.bell(Some(cancel.clone()));
@@ -326,6 +330,16 @@ impl Control for Local {
         Box::pin(self.act(Verb::Restart { names: names.to_vec(), timeout }, Millis(0), cancel, sink))
     }
 
+    fn override_services<'a>(
+        &'a self,
+        request: &'a OverrideRequest,
+        timeout: Millis,
+        cancel: &'a Cancel,
+        sink: &'a mut Sink<'a>,
+    ) -> Answer<'a, Outcome> {
+        Box::pin(self.act(Verb::Override { request: request.clone(), timeout }, Millis(0), cancel, sink))
+    }
+
     fn down<'a>(&'a self, timeout: Millis, cancel: &'a Cancel, sink: &'a mut Sink<'a>) -> Answer<'a, Outcome> {
         Box::pin(async move {
             // What is stopped is what the state holds, whatever tree was named.
@@ -353,7 +367,11 @@ fn depends_on(report: &Report, id: &ResourceId) -> Vec<DependencyLine> {
         let started = line.is_some_and(|l| l.pid.is_some());
         let met = match dependency.condition {
             crate::kinds::service::spec::DependencyCondition::Started => started,
-            _ => ready.is_some_and(|c| c.status == ConditionStatus::True),
+            crate::kinds::service::spec::DependencyCondition::Completed => report.completed.contains(&resource),
+            // What runs by the clock is as it should be between its runs, and nobody can use it then.
+            crate::kinds::service::spec::DependencyCondition::Ready => {
+                ready.is_some_and(|c| c.status == ConditionStatus::True && c.reason != Reason::Scheduled)
+            }
         };
         let message = ready.filter(|_| !met).map(|c| c.message.clone()).unwrap_or_default();
         DependencyLine { resource, condition: dependency.condition.as_str().to_owned(), met, message }

@@ -7,7 +7,7 @@ use crate::engine::report::Report;
 use crate::engine::run::Watcher;
 use crate::engine::{Mode, Verdict, report};
 use crate::model::exit::Exit;
-use crate::model::output::{ErrorLine, Line, ProblemLine, StepLine, Summary, WaitLine, Waiting};
+use crate::model::output::{ErrorLine, Line, NoteLine, ProblemLine, StepLine, Summary, WaitLine, Waiting};
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
 use crate::plan;
@@ -25,6 +25,7 @@ pub(super) struct Shown {
     waits: Vec<WaitLine>,
     busy: Option<String>,
     refusal: Option<plan::Refusal>,
+    notes: Vec<NoteLine>,
 }
 
 impl<'s> Emitter<'s> {
@@ -73,6 +74,10 @@ impl Shown {
             self.problems.clone_from(&report.problems);
         }
         report.deaths.iter().for_each(|death| sink(Line::Event(death.clone())));
+        for note in report.notes.iter().filter(|note| !self.notes.contains(note)) {
+            sink(Line::Note(note.clone()));
+        }
+        self.notes.clone_from(&report.notes);
         let mut waits = report.waits.clone();
         if let Some(busy) = report.busy.as_ref().filter(|b| self.busy.as_ref() != Some(b)) {
             tracing::info!(what = %busy, "the tree is being rewritten; waiting for its end");

@@ -18,13 +18,16 @@ use crate::engine::run::{Bell, Rang, Totals};
 use crate::engine::{Engine, EngineError, Mode, Verdict};
 use crate::model::id::Name;
 use crate::model::output::Line;
-use crate::model::time::Tick;
+use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
 
 /// After a tick that failed as a whole (the ledger cannot be written).
 const AFTER_FAILURE: Millis = Millis(2_000);
 /// The safety resync looks at everything; more often than this it would only burn a core.
 const SHORTEST_INTERVAL: Millis = Millis(1_000);
+/// The timer of a sleep does not count the time that the machine itself sleeps, and knows nothing of a clock that is set.
+const SLICE: Millis = Millis(30_000);
 /// How often history is trimmed.
 const TRIM_EVERY: u64 = 256;
 
@@ -80,6 +83,12 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             kick |= matches!(client.verb, Verb::Reconcile { .. });
             if let Verb::Restart { names, .. } = &client.verb {
                 engine.request_restart(names.iter().cloned());
+            }
+            if let Verb::Override { request, .. } = &client.verb
+                && let Err(error) = engine.override_services(request)
+            {
+                let _ = client.reply.send(Reply::Failed { message: error.to_string() });
+                continue;
             }
             let begun = clock.now();
             waiting.push(Waiting { client, begun, totals: Totals::from(begun), shown: Shown::default() });
@@ -149,7 +158,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         let pause = report.next.unwrap_or(interval);
         let pause = waiting.iter().map(|w| left(w, clock.now())).fold(pause, Millis::min);
         // Asked even when there is no time to wait: a chain of steps must not hide a request to end.
-        if pulse.wait(bell, &*clock, pause).await == Rang::Cancelled {
+        if pause_until(&mut pulse, bell, pause, report.wake, &*clock).await == Rang::Cancelled {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             let summary = totals.summary(&report, clock.now());
             return EndedBy::Cancel(emit::outcome(Verdict::Cancelled, &report, summary));
@@ -157,10 +166,31 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
     }
 }
 
+/// Waits so long, or until the wall clock says that it is time. A machine that slept, and a clock that was set, are noticed within
+/// [`SLICE`], without a look at everything in between.
+async fn pause_until(
+    pulse: &mut Pulse,
+    bell: &dyn Bell,
+    pause: Millis,
+    wake: Option<Timestamp>,
+    clock: &dyn Clock,
+) -> Rang {
+    let begun = clock.now();
+    loop {
+        let left = Millis(pause.0.saturating_sub((clock.now() - begun).0));
+        let Some(wake) = wake else { return pulse.wait(bell, clock, left).await };
+        let due = Millis(u64::try_from(wake.0.saturating_sub(clock.wall().0)).unwrap_or(0));
+        let rang = pulse.wait(bell, clock, left.min(due).min(SLICE)).await;
+        if rang != Rang::Time || clock.wall() >= wake || (clock.now() - begun) >= pause {
+            return rang;
+        }
+    }
+}
+
 fn mode(waiting: &[Waiting], own: Option<usize>) -> Mode {
     let asked = waiting.iter().find_map(|w| match &w.client.verb {
         Verb::Reconcile { options } => options.allow_prune.map(|n| n as usize),
-        Verb::Restart { .. } | Verb::Down { .. } => None,
+        Verb::Restart { .. } | Verb::Override { .. } | Verb::Down { .. } => None,
     });
     let down = waiting.iter().any(|w| matches!(w.client.verb, Verb::Down { .. }));
     Mode { dry: false, down, allow_prune: asked.or(own), kick: false }
@@ -174,7 +204,7 @@ fn left(waiting: &Waiting, now: Tick) -> Millis {
 fn withdraw(engine: &mut Engine, gone: &[Waiting], here: &[Waiting]) {
     let names = |w: &Waiting| match &w.client.verb {
         Verb::Restart { names, .. } => names.clone(),
-        Verb::Reconcile { .. } | Verb::Down { .. } => Vec::new(),
+        Verb::Reconcile { .. } | Verb::Override { .. } | Verb::Down { .. } => Vec::new(),
     };
     let wanted: BTreeSet<Name> = here.iter().flat_map(names).collect();
     engine.withdraw_restart(gone.iter().flat_map(names).filter(|name| !wanted.contains(name)));

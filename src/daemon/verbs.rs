@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::engine::{Outcome, ReconcileOptions};
 use crate::model::id::Name;
 use crate::model::output::Line;
+use crate::model::overriding::OverrideRequest;
 use crate::model::unit::Millis;
 
 /// A request.
@@ -13,6 +14,7 @@ use crate::model::unit::Millis;
 pub(super) enum Verb {
     Reconcile { options: ReconcileOptions },
     Restart { names: Vec<Name>, timeout: Millis },
+    Override { request: OverrideRequest, timeout: Millis },
     Down { timeout: Millis },
 }
 
@@ -20,7 +22,7 @@ impl Verb {
     pub(super) fn timeout(&self) -> Millis {
         match self {
             Self::Reconcile { options } => options.timeout,
-            Self::Restart { timeout, .. } | Self::Down { timeout } => *timeout,
+            Self::Restart { timeout, .. } | Self::Override { timeout, .. } | Self::Down { timeout } => *timeout,
         }
     }
 }

@@ -70,7 +70,7 @@ fn references(parts: &[Part<'_>], candidates: &Candidates<'_>, problems: &[Probl
             {
                 let problem = never_completes(part, index, other);
                 findings.push(Finding { problem, involved: vec![part.id.clone()] });
-            } else if wanted.suspend && !spec.suspend {
+            } else if wanted.suspend.for_good() && !spec.suspend.for_good() {
                 let at = part.version.document.value_at(&pointer);
                 let message = format!(
                     "{} needs {target}, which is suspended: what runs goes on, and is not started again while that is so",
@@ -192,7 +192,7 @@ fn wishes_of(version: &Version) -> Vec<(Wish, String)> {
             let mut wishes = Vec::new();
             let or_module = |own: bool, pointer: &str| if own { pointer } else { "/spec/module" }.to_owned();
             // A suspended service runs nothing, so it may share port and routes with the one that stands in for it.
-            if !service.suspend {
+            if !service.suspend.for_good() {
                 if let Some(Port::Fixed(port)) = effective_port(service, module) {
                     wishes.push((Wish::Port(port), or_module(service.port.is_some(), "/spec/port")));
                 }

@@ -11,6 +11,7 @@ use crate::kinds::service::apply::{self, Outcome};
 use crate::kinds::service::inputs::Inputs;
 use crate::kinds::service::observe::{Record, RowState, State};
 use crate::kinds::service::plan::Action as ServiceAction;
+use crate::kinds::service::scheduled;
 use crate::kinds::service::trial::{Proven, Refused};
 use crate::model::digest::Digest;
 use crate::model::event::{Cause, Event};
@@ -87,7 +88,10 @@ impl Engine {
                 let (word, message) = describe(&outcome);
                 if !matches!(word, OutcomeWord::Changed | OutcomeWord::Already) {
                     failed.insert(step.resource.clone());
-                } else if let Action::Service(ServiceAction::Restart { .. } | ServiceAction::Spawn(_)) = step.action {
+                } else if let Action::Service(
+                    ServiceAction::Restart { .. } | ServiceAction::Run { .. } | ServiceAction::Spawn(_),
+                ) = step.action
+                {
                     self.memory.requested.remove(&step.resource.name);
                 }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
@@ -198,13 +202,21 @@ fn pid_text(unit: &Unit) -> String {
 /// What makes two attempts attempts at the same thing.
 fn key(step: &Step) -> String {
     let launch = inputs_of(step).map(|i| i.launch.digest.to_string()).unwrap_or_default();
-    format!("{} {launch}", step.reason)
+    // Each time of a schedule is another thing to do.
+    let slot = match step.service() {
+        Some(ServiceAction::Run { slot: Some(slot), .. } | ServiceAction::PassOver { slot }) => slot.0,
+        _ => 0,
+    };
+    format!("{} {launch} {slot}", step.reason)
 }
 
 fn inputs_of(step: &Step) -> Option<&Inputs> {
     match &step.action {
         Action::Service(
-            ServiceAction::Spawn(inputs) | ServiceAction::Restart { inputs, .. } | ServiceAction::Update(inputs),
+            ServiceAction::Spawn(inputs)
+            | ServiceAction::Restart { inputs, .. }
+            | ServiceAction::Run { inputs, .. }
+            | ServiceAction::Update(inputs),
         ) => Some(inputs),
         _ => None,
     }
@@ -264,6 +276,8 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
         }
         _ => {}
     }
+    let unit = looked.unit(&step.resource);
+    scheduled::claim(&mut record, &resource.spec, step.service(), unit, looked.wall);
     let generation = match before {
         Some(owned) if owned.digest == resource.digest => owned.generation,
         Some(owned) => owned.generation + 1,
@@ -292,6 +306,10 @@ fn then(step: &Step, outcome: &Outcome, claim: Option<&Owned>, looked: &Looked) 
         (Action::Service(ServiceAction::Reload { reload, .. }), Outcome::Changed(_)) => {
             with_reload(base, &reload.files)
         }
+        // Certainly not done: its time is given back, and tried again.
+        (Action::Service(ServiceAction::Run { slot: Some(_), .. }), Outcome::Retry(_) | Outcome::Never(_)) => {
+            give_back(base, looked.owned.get(&step.resource))
+        }
         (Action::Service(_), Outcome::Changed(Some(unit))) => {
             with_process(base, unit.process.as_ref().map(|p| (p.pid, p.start_ticks)))
         }
@@ -312,6 +330,16 @@ fn with_reload(owned: Option<&Owned>, files: &Digest) -> Then {
     match (owned, record_of(owned)) {
         (Some(owned), Some(record)) => {
             let record = Record { reloaded: Some(files.clone()), ..record };
+            Then::Own(Owned { record: encode(&record), ..owned.clone() })
+        }
+        _ => Then::Keep,
+    }
+}
+
+fn give_back(owned: Option<&Owned>, before: Option<&Owned>) -> Then {
+    match (owned, record_of(owned)) {
+        (Some(owned), Some(mut record)) => {
+            scheduled::give_back(&mut record, record_of(before).and_then(|record| record.past));
             Then::Own(Owned { record: encode(&record), ..owned.clone() })
         }
         _ => Then::Keep,

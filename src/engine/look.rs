@@ -15,12 +15,14 @@ use crate::kinds::service::observe::{self, Record, State};
 use crate::kinds::{Spec, schema};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
+use crate::model::overriding::Override;
 use crate::model::source::SourceFile;
 use crate::model::span::Span;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::{Leaving, record_of};
 use crate::ports::files::FileError;
+use crate::ports::keeper::Unit;
 use crate::ports::probes::Verdict;
 use crate::ports::store::{JournalLine, Owned};
 use crate::ports::world::{Commands, Facts};
@@ -44,9 +46,22 @@ pub(super) struct Looked {
     pub home: PathBuf,
     /// Some documents vanished a moment ago and get a second look before that counts.
     pub unconfirmed: bool,
-    pub wall: Timestamp,
     /// The tree is being rewritten; the text says by what.
     pub busy: Option<String>,
+    /// The hour, the same for the whole tick.
+    pub wall: Timestamp,
+    /// Overrides in force.
+    pub overrides: BTreeMap<ResourceId, Override>,
+}
+
+impl Looked {
+    /// The unit of a service.
+    pub fn unit(&self, id: &ResourceId) -> Option<&Unit> {
+        match self.seen.get(&id.name) {
+            Some(Observed::Present(state)) => state.unit.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 impl Engine {
@@ -56,6 +71,8 @@ impl Engine {
         let (desired, busy) = self.desire(&owned);
         let hub = desired.hub.as_deref().cloned().unwrap_or_default();
         let home = self.home(&desired, &hub);
+        let overrides = self.overrides(|id| desired.resources.contains_key(id), &owned, mode.dry || busy.is_some())?;
+        let wall = self.world.clock.wall();
         let (leaving, unconfirmed) = self.leaving(&desired, &owned, mode);
         let listeners = self.world.sockets.listeners();
         let busy_ports: BTreeSet<u16> =
@@ -73,8 +90,7 @@ impl Engine {
             key: self.world.store.key()?,
         };
         let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode).await;
-        let wall = self.world.clock.wall();
-        Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, wall, busy })
+        Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, wall, busy, overrides })
     }
 
     /// Files to desired. Each file is read again only when its text changed.

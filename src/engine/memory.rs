@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::digest::Digest;
 use crate::model::id::{Name, ResourceId};
-use crate::model::time::Tick;
+use crate::model::output::NoteLine;
+use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 
 /// First and longest pause between attempts at the same step.
@@ -62,6 +63,11 @@ pub struct Memory {
     trials: BTreeMap<Name, (Digest, Tick)>,
     /// Resources with open steps, until a look has resolved them.
     pub reopened: BTreeSet<ResourceId>,
+    /// When each override ends by the clock that never jumps, and which one is meant: a wall clock that is set back must not
+    /// make it longer.
+    pub ends: BTreeMap<ResourceId, (Timestamp, Tick)>,
+    /// What a person is told with the next report.
+    pub notes: Vec<NoteLine>,
 }
 
 impl Memory {

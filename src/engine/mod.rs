@@ -6,6 +6,7 @@ mod execute;
 mod frozen;
 mod look;
 mod memory;
+mod overrides;
 mod ports;
 pub mod report;
 pub mod run;

@@ -8,9 +8,10 @@ use crate::document::Document;
 use crate::model::condition::Reason;
 use crate::model::event::Event;
 use crate::model::id::ResourceId;
-use crate::model::output::{ResourceLine, StepLine, Summary, WaitLine};
+use crate::model::output::{NoteLine, ResourceLine, StepLine, Summary, WaitLine};
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
+use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::Refusal;
 
@@ -51,6 +52,13 @@ pub struct Report {
     pub next: Option<Millis>,
     /// The safety resync of the hub.
     pub interval: Option<Millis>,
+    /// When the hour changes something by itself: a schedule's next time, the end of an override. Not a reason to be unsettled.
+    pub wake: Option<Timestamp>,
+    pub notes: Vec<NoteLine>,
+    /// Services that ran to their end with success, as their dependants with `condition: completed` see it.
+    pub completed: BTreeSet<ResourceId>,
+    /// Services that a person keeps from being what their files say.
+    pub overridden: usize,
 }
 
 impl Report {
@@ -76,6 +84,7 @@ impl Report {
             waiting: self.waits.iter().filter(|w| !w.doomed).count(),
             held: self.held.len(),
             pruned: 0,
+            overridden: self.overridden,
             in_sync: self.settled && planned == 0 && !self.invalid() && self.refusal.is_none(),
             duration_ms: 0,
         }

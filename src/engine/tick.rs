@@ -20,7 +20,7 @@ use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
-use crate::plan::{self, CheckedPlan, Input, record_of};
+use crate::plan::{self, CheckedPlan, Hours, Input, Plan, record_of};
 
 /// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
 const FIRST_RELOOK: Millis = Millis(250);
@@ -62,6 +62,8 @@ impl Engine {
             allow_prune: mode.allow_prune,
             home: &looked.home,
             trials: &trials,
+            now: looked.wall,
+            overrides: &looked.overrides,
         };
         let plan = plan::make(&input);
         let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
@@ -72,6 +74,8 @@ impl Engine {
             self.memory.removing(fresh.into_iter().filter(|id| id.kind == KindName::Service), now);
         }
         self.memory.admitted.clone_from(&checked.plan().pruned);
+        let unheard = &checked.plan().unheard;
+        self.memory.requested.retain(|name| !unheard.contains(name));
         if mode.dry {
             return self.report(&looked, &checked, super::execute::Executed::default(), &trials, mode);
         }
@@ -169,6 +173,9 @@ impl Engine {
                     report.waits.push(wait_line(id, standing.reason, &text, &source, hopeless));
                 }
             }
+            if standing.completed {
+                report.completed.insert(id.clone());
+            }
             if standing.drifted.is_some() {
                 report.drifted.insert(id.clone());
             }
@@ -179,8 +186,10 @@ impl Engine {
                 events.extend(transitions(id, old, &conditions, self.world.clock.wall()));
                 changed.push((id.clone(), conditions.clone()));
             }
-            report.resources.push(self.line(looked, id, standing, &circumstance, conditions));
+            report.resources.push(self.line(looked, id, standing, &circumstance, conditions, &plan.hours));
         }
+        clock_hand(&mut report, plan, looked.wall);
+        report.notes.append(&mut self.memory.notes);
         self.memory.forget_others(|id| plan.standings.contains_key(id));
         for id in &plan.frozen {
             report.held.insert(id.clone());
@@ -192,7 +201,7 @@ impl Engine {
                 events.extend(transitions(id, old, &conditions, self.world.clock.wall()));
                 changed.push((id.clone(), conditions.clone()));
             }
-            report.resources.push(self.line(looked, id, &standing, &circumstance, conditions));
+            report.resources.push(self.line(looked, id, &standing, &circumstance, conditions, &plan.hours));
         }
         report.resources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         report.documents = looked.desired.resources.iter().map(|(id, r)| (id.clone(), r.document.clone())).collect();
@@ -261,6 +270,7 @@ impl Engine {
         standing: &Standing,
         circumstance: &Circumstance,
         conditions: Vec<Condition>,
+        hours: &BTreeMap<ResourceId, Hours>,
     ) -> ResourceLine {
         let state = match looked.seen.get(&id.name) {
             Some(Observed::Present(state)) if id.kind == KindName::Service => Some(state),
@@ -269,6 +279,7 @@ impl Engine {
         let unit = state.and_then(|s| s.unit.as_ref());
         let process = unit.and_then(|u| u.process.as_ref());
         let port = looked.ports.get(&id.name).copied().filter(|_| id.kind == KindName::Service);
+        let hours = hours.get(id).cloned().unwrap_or_default();
         ResourceLine {
             kind: id.kind,
             name: id.name.clone(),
@@ -281,6 +292,8 @@ impl Engine {
             restarts: unit.map(|u| u.restarts),
             uptime_ms: process.and(state).map(|s| s.uptime.0),
             last_exit: unit.and_then(|u| u.last_exit.as_ref()).map(ToString::to_string),
+            pause: hours.pause,
+            next_run: hours.next_run,
         }
     }
 
@@ -305,13 +318,21 @@ impl Engine {
             }
             _ => None,
         });
-        young.chain(pause).chain([grown]).min()
+        let wake = report.wake.map(|at| Millis(at.0.saturating_sub(looked.wall.0).unsigned_abs()));
+        young.chain(pause).chain(wake).chain([grown]).min()
     }
 }
 
 /// Whether something well by itself is put right again and again, and goes wrong again.
 fn fought(report: &Report, id: &ResourceId, often: bool) -> bool {
     often && report.later.iter().any(|s| s.resource == *id && s.cause == Cause::Drift)
+}
+
+/// What the hour says: when to look again because of it, and what a person should know.
+fn clock_hand(report: &mut Report, plan: &Plan, wall: Timestamp) {
+    report.wake = plan.hours.values().filter_map(Hours::wake).filter(|at| *at > wall).min();
+    report.notes.extend(plan.hours.values().filter_map(|hours| hours.note.clone()));
+    report.overridden = plan.hours.values().filter(|hours| hours.overridden()).count();
 }
 
 /// Whether a step is done, or would be done at once.

@@ -15,6 +15,8 @@ use rustix::pipe::SpliceFlags;
 
 use super::clock;
 use crate::model::id::Name;
+use crate::model::time::Timestamp;
+use crate::model::unit::Millis;
 use crate::ports::keeper::Policy;
 
 /// So much of one stream is moved in one turn of the loop: a unit that prints without end gets its turn, and so do the others.
@@ -25,6 +27,10 @@ const MAX_PART: usize = 16 << 10;
 const MAX_DRAIN: usize = 1 << 20;
 /// A chunk of nothing but newlines becomes much longer by its stamps. The buffer does not stay that large.
 const KEEP_TEXT: usize = 256 << 10;
+/// The file that is written to.
+const CURRENT: &str = "current.log";
+/// A line's time takes fewer bytes than this.
+const STAMP: usize = 32;
 /// The names of the streams, in the log and as suffixes of the FIFOs.
 const STREAMS: [(&str, &str); 2] = [("stdout", "out"), ("stderr", "err")];
 
@@ -95,6 +101,7 @@ impl Output {
     pub(super) fn set_policy(&mut self, policy: &Policy) {
         self.log.max_size = policy.log_max_size.0;
         self.log.keep = policy.log_keep;
+        self.log.max_age = policy.log_max_age;
     }
 
     /// What the loop waits on.
@@ -247,15 +254,22 @@ struct Log {
     folder: PathBuf,
     max_size: u64,
     keep: u32,
+    /// Output older than this is let go of.
+    max_age: Option<Millis>,
     file: Option<File>,
     size: u64,
+    /// When the first line of the current file was written; `None` for an empty file, and for one that nobody has read.
+    born: Option<Timestamp>,
     /// Bytes that could not be written since it last worked.
     dropped: u64,
 }
 
 impl Log {
     fn new(folder: PathBuf, policy: &Policy) -> Self {
-        Self { folder, max_size: policy.log_max_size.0, keep: policy.log_keep, file: None, size: 0, dropped: 0 }
+        let (max_size, keep, max_age) = (policy.log_max_size.0, policy.log_keep, policy.log_max_age);
+        let log = Self { folder, max_size, keep, max_age, file: None, size: 0, born: None, dropped: 0 };
+        log.sweep(now());
+        log
     }
 
     /// Appends text in one call. What cannot be written is dropped and counted: a full disk stops no unit.
@@ -284,7 +298,7 @@ impl Log {
         if self.file.is_none() {
             self.open()?;
         }
-        if self.size > 0 && self.size + text.len() as u64 > self.max_size {
+        if self.size > 0 && (self.size + text.len() as u64 > self.max_size || self.is_old()) {
             self.rotate()?;
         }
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("no log file"))?;
@@ -295,15 +309,43 @@ impl Log {
             return Err(cause);
         }
         self.size += text.len() as u64;
+        if self.max_age.is_some() {
+            self.born.get_or_insert_with(now);
+        }
         Ok(())
+    }
+
+    /// Whether the current file begins with something too old to keep. There is no timer: it is asked when there is something to
+    /// write.
+    fn is_old(&mut self) -> bool {
+        let Some(max_age) = self.max_age else { return false };
+        if self.born.is_none() {
+            self.born = first_stamp(&self.folder.join(CURRENT));
+        }
+        self.born.is_some_and(|born| is_older(born, max_age, now()))
+    }
+
+    /// Removes rotated files whose last line is too old. They are only ever rotated, so their time of change is that line's.
+    fn sweep(&self, now: Timestamp) {
+        let Some(max_age) = self.max_age else { return };
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|n| n.parse::<u32>().ok());
+            let changed = entry.metadata().and_then(|meta| meta.modified()).ok().map(timestamp);
+            if number.is_some() && changed.is_some_and(|at| is_older(at, max_age, now)) {
+                drop(fs::remove_file(entry.path()));
+            }
+        }
     }
 
     fn open(&mut self) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let path = self.folder.join("current.log");
+        let path = self.folder.join(CURRENT);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         self.size = file.metadata()?.len();
         self.file = Some(file);
+        self.born = None;
+        self.sweep(now());
         Ok(())
     }
 
@@ -318,12 +360,33 @@ impl Log {
         for n in (1..self.keep).rev() {
             drop(fs::rename(name(n), name(n + 1)));
         }
-        let moved = self.keep > 0 && fs::rename(self.folder.join("current.log"), name(1)).is_ok();
+        let moved = self.keep > 0 && fs::rename(self.folder.join(CURRENT), name(1)).is_ok();
         if !moved && let Some(file) = &self.file {
             file.set_len(0)?;
         }
         self.open()
     }
+}
+
+fn now() -> Timestamp {
+    Timestamp(clock::wall().as_millisecond())
+}
+
+fn is_older(at: Timestamp, max_age: Millis, now: Timestamp) -> bool {
+    now.0.saturating_sub_unsigned(max_age.0) > at.0
+}
+
+/// The time of a file's first line.
+fn first_stamp(path: &Path) -> Option<Timestamp> {
+    let mut head = [0; STAMP];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+    let text = std::str::from_utf8(&head).ok()?.split(' ').next()?;
+    text.parse::<jiff::Timestamp>().ok().map(|at| Timestamp(at.as_millisecond()))
+}
+
+fn timestamp(at: std::time::SystemTime) -> Timestamp {
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -375,6 +438,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_older_than_its_age_is_rotated_and_then_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("u");
+        fs::create_dir(&place).expect("made");
+        let policy = Policy { log_max_age: Some(Millis::secs(3_600)), ..stopgap_policy() };
+        fs::write(place.join(CURRENT), "2001-01-01T00:00:00.000000Z stdout F long ago\n").expect("written");
+        fs::write(place.join("1.log"), "older\n").expect("written");
+        fs::write(place.join("notes.log"), "not ours\n").expect("written");
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(978_307_200);
+        let age = |name: &str| File::options().append(true).open(place.join(name)).and_then(|f| f.set_modified(old));
+        age("1.log").expect("aged");
+        age("notes.log").expect("aged");
+        let mut log = Log::new(place.clone(), &policy);
+        assert!(!place.join("1.log").exists(), "removed when the log is opened");
+        assert_eq!(log.write(b"hello\n"), None);
+        let text = |name: &str| fs::read_to_string(place.join(name)).unwrap_or_default();
+        assert_eq!((text(CURRENT).as_str(), text("1.log").contains("long ago")), ("hello\n", true));
+        assert_eq!(log.write(b"again\n"), None);
+        assert_eq!(text(CURRENT), "hello\nagain\n", "young lines stay together");
+        assert_eq!(text("notes.log"), "not ours\n");
+        age("1.log").expect("aged");
+        log.born = Some(Timestamp(0));
+        assert_eq!(log.write(b"third\n"), None);
+        assert_eq!(text("1.log"), "hello\nagain\n");
+        assert!(!text("2.log").contains("long ago"));
+    }
+
+    #[test]
     fn a_log_that_cannot_be_written_says_so_once_and_recovers() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("u");
@@ -384,7 +475,7 @@ mod tests {
         assert_eq!(log.write(b"12345\n"), None);
         fs::remove_file(&place).expect("removed");
         assert_eq!(log.write(b"hello\n"), Some(Trouble::Over(12)));
-        let text = fs::read_to_string(place.join("current.log")).expect("read");
+        let text = fs::read_to_string(place.join(CURRENT)).expect("read");
         assert!(text.contains("12 bytes of output were lost") && text.ends_with("hello\n"));
     }
 }

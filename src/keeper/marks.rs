@@ -157,6 +157,7 @@ pub(super) fn stopgap_policy() -> Policy {
         stop_grace: Millis::secs(10),
         log_max_size: Bytes(10 << 20),
         log_keep: 5,
+        log_max_age: None,
         notify: None,
         ceilings: Default::default(),
     }

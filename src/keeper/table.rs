@@ -124,6 +124,7 @@ pub enum Next {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, and only until it was taken in")]
 pub enum Event {
     /// The unit should run this; its launch is at hand.
     Ensure {

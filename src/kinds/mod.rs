@@ -33,7 +33,8 @@ impl Spec {
                 Self::Hub(Arc::new(spec))
             }
             KindName::Service => {
-                let spec: ServiceSpec = typed(document, problems)?;
+                let mut spec: ServiceSpec = typed(document, problems)?;
+                service::schedule::defaults(document, &mut spec);
                 service::check::check(document, &spec, problems);
                 Self::Service(Arc::new(spec))
             }

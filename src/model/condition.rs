@@ -54,6 +54,16 @@ reasons! {
     Gone,
     /// `suspend: true`.
     Suspended,
+    /// Stopped, or kept running, by a person for a while.
+    Overridden,
+    /// Runs by the clock, and waits for its next time.
+    Scheduled,
+    /// Ran by the clock and ended with an error; waits for its next time.
+    LastRunFailed,
+    /// Its time came while its last run still ran.
+    Overlap,
+    /// Its time passed while nobody looked.
+    Missed,
     /// Stopped by `trueup down`.
     Down,
     /// Answers its readiness probe.

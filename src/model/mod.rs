@@ -8,6 +8,7 @@ pub mod exit;
 pub mod id;
 pub mod observed;
 pub mod output;
+pub mod overriding;
 pub mod problem;
 pub mod secret;
 pub mod source;

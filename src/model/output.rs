@@ -7,6 +7,7 @@ use super::condition::{Condition, Reason};
 use super::event::{Cause, Event};
 use super::id::{KindName, Name, ResourceId};
 use super::problem::{Problem, Severity};
+use super::time::Timestamp;
 
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +24,60 @@ pub enum Line {
     Event(Event),
     Log(LogLine),
     Error(ErrorLine),
+    /// Something to know that is no mistake and no change.
+    Note(NoteLine),
     Summary(Summary),
+}
+
+/// Something a person should know: an override in force, a request that could not be followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NoteLine {
+    pub resource: ResourceId,
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// Who keeps a service from being what it would be otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum By {
+    /// `suspend` in its file.
+    File,
+    /// `trueup stop`.
+    Stop,
+    /// `trueup start`.
+    Start,
+}
+
+/// A service is stopped, or runs, for a while only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    pub by: By,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub reason: String,
+}
+
+impl Pause {
+    /// `suspended until 2026-12-01T08:00:00.000Z: disk swap`.
+    pub fn sentence(&self) -> String {
+        let until = self.until.map(|until| format!(" until {until}")).unwrap_or_default();
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        let what = match self.by {
+            By::File => "suspended",
+            By::Stop => "stopped by `trueup stop`",
+            By::Start => "kept running by `trueup start`",
+        };
+        format!("{what}{until}{reason}")
+    }
+
+    /// Whether there is more to say than that it is so.
+    pub fn by_more_than_a_word(&self) -> bool {
+        self.by != By::File || self.until.is_some() || !self.reason.is_empty()
+    }
 }
 
 /// A problem, flattened for machines.
@@ -153,6 +207,12 @@ pub struct ResourceLine {
     pub uptime_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_exit: Option<String>,
+    /// It is stopped, or runs, for a while only.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pause: Option<Pause>,
+    /// When it runs next by its schedule.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_run: Option<Timestamp>,
 }
 
 /// Everything known of one resource, for `describe`.
@@ -222,6 +282,14 @@ pub struct Summary {
     pub waiting: usize,
     pub held: usize,
     pub pruned: usize,
+    /// Services that a person keeps from being what their files say; not there when there are none.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub overridden: usize,
     pub in_sync: bool,
     pub duration_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }

@@ -34,7 +34,7 @@ pub fn check(plan: Plan, input: &Input<'_>) -> Result<CheckedPlan, Vec<String>> 
                 if unknown {
                     broken.push(format!("{id}: a step on something that could not be looked at"));
                 }
-                if matches!(action, ServiceAction::Spawn(_) | ServiceAction::Restart { .. })
+                if matches!(action, ServiceAction::Spawn(_) | ServiceAction::Restart { .. } | ServiceAction::Run { .. })
                     && !started.insert(id.clone())
                 {
                     broken.push(format!("{id}: started twice in one plan"));

@@ -3,6 +3,7 @@
 
 mod budget;
 mod check;
+pub mod hours;
 pub mod status;
 mod step;
 mod way;
@@ -12,12 +13,14 @@ use std::path::Path;
 
 pub use budget::Refusal;
 pub use check::{CheckedPlan, check};
+pub use hours::Hours;
 pub use step::{Claim, Step};
 
 use crate::desired::{Desired, Held, Resource};
 use crate::kinds::service::inputs;
 use crate::kinds::service::observe::{Record, State};
 use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
+use crate::kinds::service::scheduled::Turn;
 use crate::kinds::service::spec::{Dependency, DependencyCondition, ServiceSpec};
 use crate::kinds::service::trial::Trial;
 use crate::kinds::{Action, Spec};
@@ -25,8 +28,10 @@ use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
+use crate::model::overriding::Override;
 use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
+use crate::model::time::Timestamp;
 use crate::ports::store::Owned;
 
 /// Everything that planning looks at.
@@ -55,6 +60,10 @@ pub struct Input<'a> {
     pub home: &'a Path,
     /// Versions on trial.
     pub trials: &'a BTreeMap<Name, Trial>,
+    /// The hour, for what depends on it.
+    pub now: Timestamp,
+    /// The overrides in force.
+    pub overrides: &'a BTreeMap<ResourceId, Override>,
 }
 
 /// Something owned that no document declares.
@@ -81,6 +90,10 @@ pub struct Plan {
     pub pruned: BTreeSet<ResourceId>,
     /// They are beyond the budget, and allowed by `--allow-prune`.
     pub by_number: bool,
+    /// What depends on the hour, by declared service.
+    pub hours: BTreeMap<ResourceId, Hours>,
+    /// Services that were asked to restart and are to stay stopped: the request is over.
+    pub unheard: BTreeSet<Name>,
 }
 
 /// Makes the plan.
@@ -137,11 +150,7 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
     let name = &resource.id.name;
     let owned = input.owned.get(&resource.id);
     let record = record_of(owned);
-    let wish = match (input.down, spec.suspend) {
-        (true, _) => Wish::Stay(Reason::Down),
-        (false, true) => Wish::Stay(Reason::Suspended),
-        (false, false) => Wish::Run,
-    };
+    let (wish, mut hours) = hours::wish(input, &resource.id, spec);
     // What is to be stopped waits for its dependants, never for what it needs.
     let unmet = match wish {
         Wish::Run => unmet(plan, spec),
@@ -165,8 +174,13 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         rolled_back: resource.held.as_ref().is_some_and(|held| held.failed),
         makes_way: way::makes_way(input, name, record.as_ref()),
         by_command: spec.command.is_some(),
+        schedule: spec.schedule.as_ref().map(|spec| Turn { spec, now: input.now }),
     };
-    let intent = service::plan(&view);
+    let mut intent = service::plan(&view);
+    hours::explain(&mut hours, &resource.id, view.requested, &mut intent);
+    plan.unheard.extend((view.requested && wish != Wish::Run).then(|| name.clone()));
+    // Most services have nothing to do with the hour, and there may be thousands.
+    plan.hours.extend(hours.says_something().then(|| (resource.id.clone(), hours)));
     if let Some(held) = resource.held.as_ref().filter(|held| held.failed) {
         plan.problems.push(rolled_back(resource, held));
     }
@@ -225,6 +239,7 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             trial: None,
             rolled_back: false,
             by_command: true,
+            schedule: None,
         };
         take(service::plan(&view), id, &|_| leaving.origin.clone(), plan);
     }
@@ -312,8 +327,10 @@ fn unmet(plan: &Plan, spec: &ServiceSpec) -> Option<Unmet> {
             DependencyCondition::Ready => standing.ready,
             DependencyCondition::Completed => standing.completed,
         };
-        let over = standing.completed && dependency.condition != DependencyCondition::Completed;
-        let hopeless = standing.doomed || over || matches!(standing.reason, Reason::Suspended);
+        let by_clock = matches!(standing.reason, Reason::Scheduled | Reason::LastRunFailed);
+        let over = (standing.completed || by_clock) && dependency.condition != DependencyCondition::Completed;
+        let stays = matches!(standing.reason, Reason::Suspended | Reason::Overridden);
+        let hopeless = standing.doomed || over || by_clock || stays;
         let hint = if over { "; what runs to its end is waited for with `condition: completed`" } else { "" };
         (!met || replaced).then(|| Unmet {
             message: format!("{id} is not {} yet ({}{hint})", dependency.condition.as_str(), standing.message),

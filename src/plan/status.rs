@@ -49,7 +49,12 @@ pub fn conditions(
     let ready = if standing.reason == Reason::Unknown {
         ConditionStatus::Unknown
     } else {
-        truth(standing.ready || standing.completed)
+        truth(match standing.reason {
+            // What waits for its time is as its file asks, unless its last run failed.
+            Reason::Scheduled => true,
+            Reason::LastRunFailed => false,
+            _ => standing.ready || standing.completed,
+        })
     };
     let (reason, message) = match standing {
         s if s.ready && s.doomed => (Reason::Running, "runs on as it was started".to_owned()),
@@ -90,6 +95,7 @@ pub fn phase(standing: &Standing, circumstance: &Circumstance) -> String {
     let word = match standing.reason {
         reason if standing.ready && standing.doomed => format!("Ready,{reason}"),
         _ if standing.ready => "Ready".to_owned(),
+        Reason::Overridden => "Stopped".to_owned(),
         reason => reason.to_string(),
     };
     if circumstance.held.is_some() {

@@ -41,15 +41,16 @@ pub enum Claim {
 impl Claim {
     pub(super) fn of(action: &ServiceAction, reason: Reason) -> Self {
         match action {
-            ServiceAction::Spawn(_) | ServiceAction::Restart { .. } => Self::Launch,
+            ServiceAction::Spawn(_) | ServiceAction::Restart { .. } | ServiceAction::Run { .. } => Self::Launch,
             ServiceAction::Update(_)
             | ServiceAction::Reload { .. }
             | ServiceAction::PutRow { .. }
+            | ServiceAction::PassOver { .. }
             | ServiceAction::Accept => Self::Document,
             ServiceAction::Prove => Self::Proven,
             ServiceAction::Refuse { .. } => Self::Refused,
             // Stopped because its document says so: with that the document is applied.
-            ServiceAction::Stop if reason == Reason::Suspended => Self::Document,
+            ServiceAction::Stop if matches!(reason, Reason::Suspended | Reason::Overridden) => Self::Document,
             ServiceAction::Heal { .. }
             | ServiceAction::Stop
             | ServiceAction::StopStrays
@@ -76,6 +77,14 @@ impl Step {
             Action::AcceptHub | Action::ReleaseHub => 2,
             Action::Service(ServiceAction::PutRow { .. } | ServiceAction::RemoveRow { .. }) => 3,
             Action::Service(_) => 4,
+        }
+    }
+
+    /// What it does to a service.
+    pub fn service(&self) -> Option<&ServiceAction> {
+        match &self.action {
+            Action::Service(action) => Some(action),
+            Action::AcceptHub | Action::ReleaseHub => None,
         }
     }
 

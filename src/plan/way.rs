@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Input;
 use crate::kinds::Spec;
 use crate::kinds::service::observe::{PortHolder, Record, State};
+use crate::kinds::service::plan as service;
 use crate::model::id::{Name, ResourceId};
 use crate::model::observed::Observed;
 
@@ -26,7 +27,9 @@ fn state<'a>(input: &'a Input<'_>, name: &Name) -> Option<&'a State> {
 /// Whether its document says that it does not run; `None` when it has none.
 fn is_suspended(input: &Input<'_>, name: &Name) -> Option<bool> {
     match &input.desired.resources.get(&ResourceId::service(name))?.spec {
-        Spec::Service(spec) => Some(spec.suspend),
+        Spec::Service(spec) => {
+            Some(super::hours::wish(input, &ResourceId::service(name), spec).0 != service::Wish::Run)
+        }
         Spec::Hub(_) => None,
     }
 }

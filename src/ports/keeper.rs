@@ -164,6 +164,9 @@ pub struct Policy {
     pub log_max_size: Bytes,
     /// How many rotated files are kept beside the current one.
     pub log_keep: u32,
+    /// Output older than this is let go of when there is new output.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_max_age: Option<Millis>,
     /// Set for a unit that speaks `sd_notify(3)`: it gets a NOTIFY_SOCKET.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,

@@ -7,6 +7,7 @@ use crate::model::condition::Condition;
 use crate::model::digest::Digest;
 use crate::model::event::Event;
 use crate::model::id::{ResourceId, StepId};
+use crate::model::overriding::Override;
 use crate::model::time::Timestamp;
 
 /// A ledger call failed. Nothing was written.
@@ -113,6 +114,12 @@ pub trait Store {
     fn conditions(&self) -> Result<BTreeMap<ResourceId, Vec<Condition>>, StoreError>;
     /// Replaces the conditions of these resources; an empty list removes the resource's row.
     fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)]) -> Result<(), StoreError>;
+    /// The overrides that people took, in force or over.
+    fn overrides(&self) -> Result<Vec<Override>, StoreError>;
+    /// Takes an override; a resource has one at a time. One that is released from the ledger loses its own in the same transaction.
+    fn put_override(&self, over: &Override) -> Result<(), StoreError>;
+    /// Removes the overrides of these resources.
+    fn drop_overrides(&self, of: &[ResourceId]) -> Result<(), StoreError>;
     /// The last journal lines of a resource, newest first.
     fn history(&self, id: &ResourceId, limit: usize) -> Result<Vec<JournalLine>, StoreError>;
     /// The key for keyed digests; made once per state folder.

@@ -422,6 +422,7 @@ fn default_policy() -> Policy {
         stop_grace: Millis(10_000),
         log_max_size: Bytes(10 << 20),
         log_keep: 5,
+        log_max_age: None,
         notify: None,
         ceilings: Default::default(),
     }

@@ -8,7 +8,7 @@ use super::earth::{Earth, Page};
 use super::fate::{Fate, Side};
 use super::world::{block_on, pretend};
 use crate::engine::report::Report;
-use crate::engine::{Bell, Engine, Mode, Until, Verdict, run::Watcher};
+use crate::engine::{Bell, Engine, EngineError, Mode, Until, Verdict, run::Watcher};
 use crate::model::id::Name;
 use crate::model::output::{StepLine, Summary};
 use crate::model::unit::Millis;
@@ -96,6 +96,21 @@ impl Story {
         block_on(engine.converge(&**bell, mode, Until { timeout }, &mut Silent)).map_err(|e| e.to_string())
     }
 
+    /// A run of a fresh engine after a person asked it for something.
+    ///
+    /// # Errors
+    /// As [`Story::run`], and what the request ended with.
+    pub fn ask(
+        &self,
+        request: &dyn Fn(&mut Engine) -> Result<(), EngineError>,
+        mode: Mode,
+        timeout: Millis,
+    ) -> Result<(Verdict, Report, Summary), String> {
+        let mut pair = self.engine();
+        request(&mut pair.0).map_err(|error| error.to_string())?;
+        self.go(&mut pair, mode, timeout)
+    }
+
     /// Lives once with this death and these failures, then comes back to a kind world and converges.
     pub fn live(&self, die: Option<(u64, Side)>, fail_per_mille: u64) -> Result<(Verdict, Report, Summary), String> {
         self.fate.reborn(die, fail_per_mille, self.seed);
@@ -106,6 +121,25 @@ impl Story {
         let result = self.run(Mode::default(), PATIENCE)?;
         self.check()?;
         Ok(result)
+    }
+
+    /// Lets time go by, with whatever happens in it and nobody looking.
+    pub fn pass(&self, span: Millis) {
+        let end = self.earth.borrow().now + span;
+        loop {
+            let mut earth = self.earth.borrow_mut();
+            let left = end - earth.now;
+            if left.0 == 0 {
+                return;
+            }
+            earth.advance(left);
+        }
+    }
+
+    /// How often a service was started.
+    pub fn starts(&self, name: &str) -> u64 {
+        let name = Name::new(name).ok();
+        name.and_then(|name| self.earth.borrow().starts.get(&name).copied()).unwrap_or_default()
     }
 
     /// What must never happen did not.

@@ -18,6 +18,7 @@ use crate::keeper::table::Event as TableEvent;
 use crate::model::condition::Condition;
 use crate::model::event::Event;
 use crate::model::id::{Name, ResourceId, StepId};
+use crate::model::overriding::Override;
 use crate::model::problem::{Code, Problem};
 use crate::model::secret::Secret;
 use crate::model::source::SourceFile;
@@ -372,6 +373,15 @@ impl Store for Pretend {
     }
     fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)]) -> Result<(), StoreError> {
         self.stored("store.set_conditions", || self.store.set_conditions(all))
+    }
+    fn overrides(&self) -> Result<Vec<Override>, StoreError> {
+        self.stored("store.overrides", || self.store.overrides())
+    }
+    fn put_override(&self, over: &Override) -> Result<(), StoreError> {
+        self.stored("store.put_override", || self.store.put_override(over))
+    }
+    fn drop_overrides(&self, of: &[ResourceId]) -> Result<(), StoreError> {
+        self.stored("store.drop_overrides", || self.store.drop_overrides(of))
     }
     fn history(&self, id: &ResourceId, limit: usize) -> Result<Vec<JournalLine>, StoreError> {
         self.store.history(id, limit)

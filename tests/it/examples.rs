@@ -16,10 +16,14 @@ fn mask(text: &str, dir: &Path) -> String {
     let text = text.replace(&*dir.to_string_lossy(), "DIR");
     let rules = [
         (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME"),
+        (r"until (\d{4}-\d\d-\d\d )?\d\d:\d\d", "until TIME"),
+        (r"next run in [0-9dhms]+", "next run in T"),
+        (r"next run at \d{4}-\d\d-\d\d", "next run at DAY"),
         (r"pid \d+", "pid N"),
         (r"port \d+", "port N"),
         (r"\b(\d+m)?\d+(\.\d+)?m?s\b", "T"),
         (r"(?m)^(Service\s.*?\s)\d{4,5}(\s+)\d+(\s+)", "${1}PORT${2}PID${3}"),
+        (r"(?m)^(Service\s.*\s-\s+)\d+(\s+)", "${1}PID${2}"),
         (r"(?m)^… waiting.*\n", ""),
         (r" {2,}", "  "),
         (r"(?m) +$", ""),

@@ -185,6 +185,7 @@ fn policy(when: RestartWhen) -> Policy {
         stop_grace: Millis(5_000),
         log_max_size: Bytes(10 << 20),
         log_keep: 3,
+        log_max_age: None,
         notify: None,
         ceilings: Default::default(),
     }

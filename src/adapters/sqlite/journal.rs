@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row, params};
 
-use super::{digest, history, number, parsed, rows, run};
+use super::{digest, history, number, overrides, parsed, rows, run};
 use crate::model::id::{ResourceId, StepId};
 use crate::model::time::Timestamp;
 use crate::ports::store::{Begin, Finish, JournalLine, Owned, StoreError, Then};
@@ -64,7 +64,10 @@ pub(super) fn finish(on: &Connection, step: &Finish) -> Result<(), StoreError> {
     match &step.then {
         Then::Keep => {}
         Then::Own(owned) => own(on, owned)?,
-        Then::Release(id) => drop(run(on, "DELETE FROM owned WHERE resource = ?1", [id.to_string()])?),
+        Then::Release(id) => {
+            run(on, "DELETE FROM owned WHERE resource = ?1", [id.to_string()])?;
+            overrides::remove(on, id)?;
+        }
     }
     history::record(on, &step.event)
 }

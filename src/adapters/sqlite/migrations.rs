@@ -6,7 +6,8 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// The schema changes, oldest first. Every one runs in one transaction with the new `user_version`.
-pub(super) const MIGRATIONS: &[&str] = &["CREATE TABLE setting (
+pub(super) const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE setting (
         name TEXT NOT NULL PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
@@ -49,7 +50,15 @@ pub(super) const MIGRATIONS: &[&str] = &["CREATE TABLE setting (
     CREATE TABLE condition (
         resource TEXT NOT NULL PRIMARY KEY,
         conditions TEXT NOT NULL
-    ) STRICT;"];
+    ) STRICT;",
+    "CREATE TABLE override (
+        resource TEXT NOT NULL PRIMARY KEY,
+        wish TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL
+    ) STRICT;",
+];
 
 /// How many entries of a list this ledger has seen.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<usize> {
@@ -78,7 +87,7 @@ mod tests {
     use crate::model::digest::Digest;
 
     /// One line per released entry. A line never changes; a new entry appends one.
-    const RELEASED: [&str; 1] = ["7c0ffe0d59e639ec445a32deb948f654"];
+    const RELEASED: [&str; 2] = ["7c0ffe0d59e639ec445a32deb948f654", "2a936006d26087cd8b49a24e7386efea"];
 
     #[test]
     fn released_entries_never_change() {

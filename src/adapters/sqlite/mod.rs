@@ -8,6 +8,8 @@ mod journal;
 mod migrations;
 /// Opening a ledger, and what can be wrong with it.
 mod open;
+/// What people wish against their files.
+mod overrides;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +19,7 @@ use crate::model::condition::Condition;
 use crate::model::digest::Digest;
 use crate::model::event::Event;
 use crate::model::id::{ResourceId, StepId};
+use crate::model::overriding::Override;
 use crate::model::time::Timestamp;
 use crate::ports::store::{Begin, EventQuery, Finish, JournalLine, Owned, Store, StoreError};
 
@@ -82,6 +85,18 @@ impl Store for Ledger {
             return Ok(());
         }
         self.write(|tx| all.iter().try_for_each(|(id, conditions)| history::set_conditions(tx, id, conditions)))
+    }
+    fn overrides(&self) -> Result<Vec<Override>, StoreError> {
+        overrides::all(&self.connection)
+    }
+    fn put_override(&self, over: &Override) -> Result<(), StoreError> {
+        self.write(|tx| overrides::put(tx, over))
+    }
+    fn drop_overrides(&self, of: &[ResourceId]) -> Result<(), StoreError> {
+        if of.is_empty() {
+            return Ok(());
+        }
+        self.write(|tx| of.iter().try_for_each(|id| overrides::remove(tx, id)))
     }
     fn history(&self, id: &ResourceId, limit: usize) -> Result<Vec<JournalLine>, StoreError> {
         journal::history(&self.connection, id, limit)

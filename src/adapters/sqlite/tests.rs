@@ -477,3 +477,28 @@ fn looking_works_in_a_read_only_folder() {
     folders.iter().for_each(|folder| hand_over(folder, 0o700));
     hand_over(dir.path(), 0o700);
 }
+
+#[test]
+fn an_override_is_one_for_each_resource_and_goes_with_it() {
+    use crate::model::overriding::{Against, Override};
+    let dir = tempfile::tempdir().expect("folder");
+    let ledger = open(dir.path());
+    let over = |wish, until| Override {
+        resource: id("Service/a"),
+        wish,
+        reason: "disk swap".into(),
+        since: Timestamp(5),
+        until: Timestamp(until),
+    };
+    ledger.put_override(&over(Against::Stop, 10)).expect("put");
+    ledger.put_override(&over(Against::Start, 20)).expect("put again");
+    let looking = Ledger::open_read_only(&dir.path().join("ledger.db")).expect("looked at");
+    assert_eq!(looking.overrides().expect("read"), [over(Against::Start, 20)]);
+    ledger.drop_overrides(&[id("Service/b")]).expect("another's");
+    ledger.begin(&[begin("1", "Service/a", Some(owned("Service/a", 1)))]).expect("begin");
+    ledger.finish(&[finish("1", "Service/a", Then::Release(id("Service/a")))]).expect("finish");
+    assert_eq!(ledger.overrides().expect("read"), [], "released, and its override with it");
+    ledger.put_override(&over(Against::Stop, 10)).expect("put");
+    ledger.drop_overrides(&[id("Service/a")]).expect("dropped");
+    assert_eq!(ledger.overrides().expect("read"), []);
+}

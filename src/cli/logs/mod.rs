@@ -1,6 +1,7 @@
 //! `logs`: what modules wrote, from the keeper's log files; several units are merged by time.
 
 mod cri;
+mod present;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use regex::bytes::Regex;
 
 use self::cri::Record;
 use self::unit::UnitLog;
@@ -43,12 +45,13 @@ pub fn print(args: &args::Logs, place: &Place, now: Timestamp, screen: &mut Scre
     let logs = place.state.join("logs");
     allow_many_files();
     let units = wanted_units(args, &logs)?;
-    let units = if units.is_empty() { all_units(&logs) } else { units };
+    let units = if units.is_empty() { present::shown(place, all_units(&logs), screen) } else { units };
     if units.is_empty() {
         screen.err(&format!("no output under {}\n", logs.display()));
         return Ok(Exit::Done);
     }
-    let mut reader = Merged::new(logs.clone(), after(args.since, now));
+    present::mark(place, &args.names, screen);
+    let mut reader = Merged::new(logs.clone(), after(args.since, now), args.grep.clone());
     for unit in &units {
         reader.add(unit, args.lines)?;
     }
@@ -71,8 +74,10 @@ pub async fn follow(args: &args::Logs, desk: Desk<'_>, screen: &mut Screen) -> R
     let logs = desk.place.state.join("logs");
     allow_many_files();
     let named = wanted_units(args, &logs)?;
-    let units = if named.is_empty() { all_units(&logs) } else { named.clone() };
-    let mut reader = Merged::new(logs.clone(), after(args.since, desk.wiring.now()));
+    let at_first = all_units(&logs);
+    let units = if named.is_empty() { present::shown(desk.place, at_first.clone(), screen) } else { named.clone() };
+    present::mark(desk.place, &args.names, screen);
+    let mut reader = Merged::new(logs.clone(), after(args.since, desk.wiring.now()), args.grep.clone());
     // With a time given, all since then is meant, not the last few lines of it.
     let lines = args.lines.or(if args.since.is_none() { Some(FOLLOW_LINES) } else { None });
     for unit in &units {
@@ -104,7 +109,9 @@ pub async fn follow(args: &args::Logs, desk: Desk<'_>, screen: &mut Screen) -> R
         }
         looks += 1;
         if named.is_empty() && looks % LOOKS_PER_SCAN == 0 {
-            for unit in all_units(&logs) {
+            // What was left out at first is shown when it runs again; what is new runs.
+            let runs = |unit: &String| !at_first.contains(unit) || present::is_kept(desk.place, unit);
+            for unit in all_units(&logs).into_iter().filter(runs) {
                 reader.add(&unit, None)?;
             }
         }
@@ -187,13 +194,17 @@ struct Merged {
     hungry: Vec<usize>,
     /// A line without a time belongs to the one before it.
     clock: Vec<i64>,
+    /// Only lines that match.
+    grep: Option<Regex>,
+    /// So many lines of each unit that would be shown come too early to be among the last ones.
+    early: Vec<usize>,
 }
 
 impl Merged {
-    fn new(logs: PathBuf, after: Option<i64>) -> Self {
+    fn new(logs: PathBuf, after: Option<i64>, grep: Option<Regex>) -> Self {
         let (units, by_name, heads) = (Vec::new(), BTreeMap::new(), BinaryHeap::new());
         let (held, hungry, clock) = (Vec::new(), Vec::new(), Vec::new());
-        Self { logs, after, units, by_name, heads, held, hungry, clock }
+        Self { logs, after, units, by_name, heads, held, hungry, clock, grep, early: Vec::new() }
     }
 
     /// Adds a unit, unless it is there already.
@@ -201,13 +212,40 @@ impl Merged {
         if self.by_name.contains_key(unit) {
             return Ok(());
         }
-        let log = UnitLog::open(&self.logs, unit, lines);
+        let log = match (lines, &self.grep) {
+            // The last lines are the last ones that match, so all have to be looked at: once to count, once to show.
+            (Some(lines), Some(_)) => self.count(unit).map(|count| {
+                self.early.push(count.saturating_sub(lines));
+                UnitLog::open(&self.logs, unit, None)
+            }),
+            _ => {
+                self.early.push(0);
+                Ok(UnitLog::open(&self.logs, unit, lines))
+            }
+        };
+        let log = log.and_then(|log| log);
         self.units.push(log.with_context(|| format!("the output of '{unit}' cannot be read"))?);
         self.by_name.insert(unit.to_owned(), self.units.len() - 1);
         self.hungry.push(self.held.len());
         self.held.push(None);
         self.clock.push(i64::MIN);
         Ok(())
+    }
+
+    /// How many lines of a unit would be shown.
+    fn count(&self, unit: &str) -> io::Result<usize> {
+        let mut log = UnitLog::open(&self.logs, unit, None)?;
+        let (mut count, mut clock) = (0, i64::MIN);
+        while let Some(record) = log.next()?.or_else(|| log.rest()) {
+            clock = record.at.unwrap_or(clock);
+            count += usize::from(self.wants(&record, clock));
+        }
+        Ok(count)
+    }
+
+    fn wants(&self, record: &Record, clock: i64) -> bool {
+        self.after.is_none_or(|after| clock >= after)
+            && self.grep.as_ref().is_none_or(|grep| grep.is_match(&record.text))
     }
 
     fn without_files(&self) -> Option<&str> {
@@ -235,12 +273,15 @@ impl Merged {
 
     /// Reads one record ahead, past those that are too old.
     fn fill(&mut self, at: usize, to_the_end: bool) -> Result<(), Failure> {
-        let log = &mut self.units[at];
         while self.held[at].is_none() {
+            let log = &mut self.units[at];
             let next = log.next().with_context(|| format!("the output of '{}' cannot be read", log.unit))?;
             let Some(record) = next.or_else(|| if to_the_end { log.rest() } else { None }) else { return Ok(()) };
             self.clock[at] = record.at.unwrap_or(self.clock[at]);
-            if self.after.is_none_or(|after| self.clock[at] >= after) {
+            let clock = self.clock[at];
+            if self.wants(&record, clock) && self.early[at] > 0 {
+                self.early[at] -= 1;
+            } else if self.wants(&record, clock) {
                 self.heads.push(Reverse((self.clock[at], at)));
                 self.held[at] = Some(record);
             }

@@ -287,10 +287,68 @@ fn follow_shows_the_end_then_what_comes_and_new_units_too() {
 }
 
 #[test]
+fn what_is_followed_can_be_sifted() {
+    let state = State::new();
+    state.write("vault", "current.log", &(0..30).map(|n| raw(n, "F", &n.to_string())).collect::<String>());
+    let write = || state.append("vault", &(raw(90, "F", "no") + &raw(91, "F", "27 again")));
+    let (text, _) = followed(&state, &["vault", "--grep", "7"], "27\n", write, &["27 again\n"]);
+    assert_eq!(text, "7\n17\n27\n27 again\n");
+}
+
+#[test]
 fn follow_waits_for_a_unit_that_has_no_output_yet() {
     let state = State::new();
     let write = || state.append("late", &raw(1, "F", "here at last"));
     let (out, err) = followed(&state, &["late"], "no output", write, &["last"]);
     assert_eq!(out, "here at last\n");
     assert_eq!(err, "no output of 'late' yet, waiting for it\n");
+}
+
+#[test]
+fn only_matching_lines_are_shown_and_the_last_ones_are_the_last_that_match() {
+    let state = State::new();
+    for second in 0..50 {
+        state.append("vault", &raw(second, "F", &format!("v{second} status={}", 200 + second % 3)));
+    }
+    // The words of a line stand in two parts.
+    state.append("clerk", &raw(60, "P", "status"));
+    state.append("clerk", &raw(61, "F", "=201 joined"));
+    let out = |words: &[&str]| state.run(words).1;
+    assert_eq!(out(&["vault", "--grep", "status=201", "-n", "2"]), "v46 status=201\nv49 status=201\n");
+    assert_eq!(out(&["vault", "--grep", "v4[78]"]), "v47 status=202\nv48 status=200\n");
+    assert_eq!(out(&["--grep", "=201", "-n", "1"]), "vault | v49 status=201\nclerk | status=201 joined\n");
+    assert_eq!(out(&["vault", "--grep", "nothing like it"]), "");
+    assert_eq!(out(&["vault", "--grep", "v49", "-o", "json"]).lines().count(), 1);
+    let (exit, _, said) = state.run(&["vault", "--grep", "(open"]);
+    assert_eq!(exit, Exit::Usage);
+    assert!(said.contains("unclosed group"), "{said}");
+}
+
+#[test]
+fn what_was_removed_is_shown_by_name_only() {
+    let state = State::new();
+    state.append("vault", &raw(1, "F", "v1"));
+    state.append("gone", &raw(2, "F", "g1"));
+    state.append("kept", &raw(3, "F", "k1"));
+    let manifests = state.dir.path().join("manifests");
+    let words = |more: &[&'static str]| {
+        let mut all = vec!["--manifests".to_owned(), manifests.to_str().expect("UTF-8").to_owned()];
+        all.extend(more.iter().map(|word| (*word).to_owned()));
+        all
+    };
+    let run = |more: &[&'static str]| {
+        let all = words(more);
+        state.run(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(run(&[]).1.lines().count(), 3, "without manifests nobody knows what was removed");
+    fs::create_dir(&manifests).expect("made");
+    fs::write(manifests.join("a.yaml"), "kind: Service\nmetadata: { name: vault }\n").expect("written");
+    fs::create_dir(state.dir.path().join("run")).expect("made");
+    fs::write(state.dir.path().join("run/kept.json"), "{}").expect("written");
+    let (_, out, err) = run(&[]);
+    assert_eq!(out, "vault | v1\nkept  | k1\n");
+    assert!(err.contains("not shown: gone (is no longer declared"), "{err}");
+    let (_, out, err) = run(&["gone"]);
+    assert_eq!(out, "g1\n");
+    assert!(err.contains("gone is no longer declared"), "{err}");
 }

@@ -6,6 +6,7 @@ use super::table::{grid, status_word};
 use super::{human, printable};
 use crate::model::condition::{Condition, ConditionType};
 use crate::model::output::{DependencyLine, Description, ResourceLine};
+use crate::model::time::Timestamp;
 
 /// The text of `describe`.
 pub fn text(description: &Description) -> String {
@@ -20,6 +21,13 @@ pub fn text(description: &Description) -> String {
             ("Generation", line.generation.to_string()),
         ],
     );
+    let next = line.next_run.map(|next| format!("{} ({next})", super::pause::clock(next, Timestamp(0))));
+    facts(&mut text, &next.map(|next| ("Next run", next)).into_iter().collect::<Vec<_>>());
+    let until = line.pause.as_ref().and_then(|pause| pause.until);
+    let until = until.map(|until| format!("{} ({until})", super::pause::clock(until, Timestamp(0))));
+    facts(&mut text, &until.map(|until| ("Until", until)).into_iter().collect::<Vec<_>>());
+    let pause = line.pause.as_ref().filter(|pause| pause.by_more_than_a_word());
+    facts(&mut text, &pause.map(|pause| ("Why", pause.sentence())).into_iter().collect::<Vec<_>>());
     section(&mut text, "Conditions", conditions(&line.conditions));
     section(&mut text, "Process", process(line));
     section(&mut text, "Depends on", dependencies(&description.depends_on));

@@ -4,7 +4,9 @@ use super::human::{self, count};
 use super::printable;
 use super::style::{self, paint};
 use crate::model::event::{Cause, Event};
-use crate::model::output::{ErrorLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting};
+use crate::model::output::{
+    ErrorLine, NoteLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting,
+};
 use crate::model::problem::Severity;
 
 /// Columns are padded to these widths: lines are printed as they come, so the widest is not known.
@@ -16,7 +18,7 @@ const WAITS_NAMED: usize = 3;
 
 /// What an action does to the machine, as a sign and a colour.
 fn sign(action: &str) -> (char, anstyle::Style) {
-    let adds = ["spawn", "start", "create", "adopt", "register", "add", "choose"];
+    let adds = ["spawn", "start", "run", "create", "adopt", "register", "add", "choose"];
     let takes = ["stop", "release", "remove", "forget", "prune", "drop", "delete"];
     let begins = |words: &[&str]| words.iter().any(|word| action.starts_with(word));
     if begins(&adds) {
@@ -63,6 +65,11 @@ pub fn wait(line: &WaitLine) -> String {
     format!("{} {word}: {}\n", paint(colour, format!("… {}", line.resource)), why(line))
 }
 
+/// `note: Service/clerk is kept stopped ...`.
+pub fn note(line: &NoteLine) -> String {
+    format!("{} {}: {}\n", paint(style::WARNING, "note:"), line.resource, printable::line(&line.message))
+}
+
 fn why(line: &WaitLine) -> String {
     if line.message.is_empty() { line.reason.to_string() } else { printable::line(&line.message).into_owned() }
 }
@@ -85,6 +92,7 @@ pub fn summary(summary: &Summary) -> String {
         ("failed", summary.failed, style::ERROR),
         ("waiting", summary.waiting, style::WAIT),
         ("held", summary.held, style::WARNING),
+        ("overridden", summary.overridden, style::WARNING),
         ("pruned", summary.pruned, style::BAD),
     ];
     let notable = notable.into_iter().filter(|(_, number, _)| *number > 0);

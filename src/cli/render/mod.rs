@@ -3,6 +3,7 @@
 pub mod describe;
 pub mod human;
 pub mod lines;
+pub mod pause;
 pub mod printable;
 pub mod problem;
 pub mod progress;

@@ -68,6 +68,7 @@ impl<'a> Show<'a> {
             Line::Description(description) => (false, super::describe::text(description)),
             Line::Event(event) => (false, lines::event(event)),
             Line::Log(log) => (false, plain_log(log)),
+            Line::Note(note) => (false, lines::note(note)),
             Line::Summary(summary) => (false, lines::summary(summary)),
         };
         if matches!(line, Line::Summary(_) | Line::Error(_)) {

@@ -4,22 +4,24 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::human;
+use super::pause;
 use super::printable;
 use super::style::{self, paint};
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::output::ResourceLine;
+use crate::model::time::Timestamp;
 
 const HEADER: [&str; 9] = ["KIND", "NAME", "READY", "STATUS", "RESTARTS", "PORT", "PID", "AGE", "SOURCE"];
 
 /// The table of `get`. Widths are those of a terminal, so wide characters stay in line.
-pub fn resources(all: &[ResourceLine]) -> String {
+pub fn resources(all: &[ResourceLine], now: Timestamp) -> String {
     let rows = all.iter().map(|line| {
         let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |n| n.to_string());
         [
             line.kind.to_string(),
             line.name.to_string(),
             ready_word(line).to_owned(),
-            printable::line(&line.phase).into_owned(),
+            printable::line(&pause::status(line, now)).into_owned(),
             number(line.restarts.map(u64::from)),
             number(line.port.map(u64::from)),
             number(line.pid.map(u64::from)),

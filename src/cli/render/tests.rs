@@ -109,6 +109,8 @@ pub(crate) fn resource(name: &str, ready: ConditionStatus, phase: &str) -> Resou
         restarts: Some(3),
         uptime_ms: Some(312_000),
         last_exit: Some("exit code 1".to_owned()),
+        pause: None,
+        next_run: None,
     }
 }
 
@@ -161,6 +163,7 @@ fn every_line() -> Vec<Line> {
             waiting: 3,
             held: 4,
             pruned: 6,
+            overridden: 0,
             in_sync: false,
             duration_ms: 1_234,
         }),
@@ -242,7 +245,7 @@ fn a_table_of_resources() {
     hub.kind = KindName::Hub;
     let hostile = resource("evil", ConditionStatus::Unknown, "x\u{1b}[2J\ny");
     let all = [hub, resource("vault", ConditionStatus::True, "Ready"), bare, hostile];
-    let text = anstream::adapter::strip_str(&table::resources(&all)).to_string();
+    let text = anstream::adapter::strip_str(&table::resources(&all, Timestamp(0))).to_string();
     assert_eq!(text.lines().count(), all.len() + 1, "one line each");
     golden("table.txt", &text);
 }

@@ -222,6 +222,15 @@ fn union_hint(checker: &Checker, alternatives: &[RuleId], node: &Node, text: &st
                     return Some(format!("take the quotes away: {text}"));
                 }
             }
+            Shape::Bool => match core(text) {
+                Core::Text if matches!(text.to_ascii_lowercase().as_str(), "yes" | "on" | "y") => {
+                    return Some("write `true`".to_owned());
+                }
+                Core::Text if matches!(text.to_ascii_lowercase().as_str(), "no" | "off" | "n") => {
+                    return Some("write `false`".to_owned());
+                }
+                _ => {}
+            },
             Shape::Choice(words) => {
                 if let Some(near) = nearest(text, words.iter().map(String::as_str)) {
                     return Some(format!("did you mean `{near}`?"));

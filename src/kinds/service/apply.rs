@@ -41,6 +41,9 @@ impl From<PortError> for Outcome {
 pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
     match action {
         Action::Spawn(inputs) | Action::Update(inputs) => ensure(hand, name, inputs, false).await,
+        // A run that another follows at once is replaced; one that ended is begun anew.
+        Action::Run { inputs, .. } => ensure(hand, name, inputs, true).await,
+        Action::PassOver { .. } => Outcome::Changed(None),
         Action::Restart { inputs, again } => ensure(hand, name, inputs, *again).await,
         Action::Reload { pid, reload } => tell(hand, name, *pid, reload).await,
         Action::Prove | Action::Refuse { .. } => Outcome::Changed(None),

@@ -3,6 +3,7 @@
 use super::health;
 use super::module::Module;
 use super::spec::{Port, ProbeSpec, Route, ServiceSpec};
+use super::{schedule, suspend};
 use crate::document::Document;
 use crate::document::near::listed;
 use crate::model::problem::{Code, Problem};
@@ -32,6 +33,8 @@ pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem
     look.routes(spec);
     look.dependencies(spec);
     look.resources(spec);
+    suspend::check(document, spec, problems);
+    schedule::check(document, spec, problems);
 }
 
 struct Look<'a> {

@@ -296,6 +296,7 @@ fn policy(spec: &ServiceSpec) -> Policy {
         stop_grace: spec.stop.grace,
         log_max_size: spec.logs.max_size,
         log_keep: spec.logs.keep,
+        log_max_age: spec.logs.max_age,
         notify: health::notify(spec),
         ceilings: spec.resources.ceilings(),
     }

@@ -10,7 +10,10 @@ pub mod module;
 pub mod observe;
 pub mod plan;
 mod rights;
+pub mod schedule;
+pub mod scheduled;
 pub mod spec;
+pub mod suspend;
 #[cfg(test)]
 mod tests;
 pub mod trial;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::health::{self, Health, Programs};
 use super::inputs::{self, Found, Inputs, Setting, WantedRow};
 use super::rights::rights;
+use super::scheduled::Past;
 use super::spec::SecretRef;
 use super::trial::{Proven, Refused};
 use crate::document::Document;
@@ -49,6 +50,9 @@ pub struct Record {
     pub proven: Option<Box<Proven>>,
     /// The version that was not ready in time.
     pub refused: Option<Refused>,
+    /// What is past of its schedule, if it runs by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
 }
 
 /// Who is on a service's port.

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use super::health::Way;
 use super::inputs::{Inputs, Reload, WantedRow};
 use super::observe::{PortHolder, Record, RowState, State};
+use super::scheduled::{self, Turn};
 use super::trial::{self, Trial};
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
+use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::keeper::{Exit, Phase, Unit};
 use crate::ports::probes::{Ask, Probe, Verdict};
@@ -48,6 +50,15 @@ pub enum Action {
         pid: u32,
         why: String,
     },
+    /// Runs it by its schedule, or because a person asked: a new run whatever ran before. `slot` is the time it stands for.
+    Run {
+        inputs: Box<Inputs>,
+        slot: Option<Timestamp>,
+    },
+    /// A time of its schedule passes without a run.
+    PassOver {
+        slot: Timestamp,
+    },
     Stop,
     StopStrays,
     PutRow {
@@ -77,6 +88,8 @@ impl Action {
             Self::Reload { .. } => "reload",
             Self::Prove => "prove",
             Self::Refuse { .. } => "refuse",
+            Self::Run { .. } => "run",
+            Self::PassOver { .. } => "passOver",
             Self::Stop => "stop",
             Self::StopStrays => "stopStrays",
             Self::PutRow { .. } => "putRow",
@@ -88,7 +101,7 @@ impl Action {
 
     /// Whether the module notices.
     pub fn disrupts(&self) -> bool {
-        matches!(self, Self::Spawn(_) | Self::Restart { .. } | Self::Heal { .. } | Self::Stop)
+        matches!(self, Self::Spawn(_) | Self::Restart { .. } | Self::Run { .. } | Self::Heal { .. } | Self::Stop)
     }
 }
 
@@ -129,6 +142,8 @@ pub struct View<'a> {
     pub rolled_back: bool,
     /// Whether a module.json or a command supplies the program (for the position of messages).
     pub by_command: bool,
+    /// Its schedule, if it runs by one, and the hour.
+    pub schedule: Option<Turn<'a>>,
 }
 
 /// An unmet dependency.
@@ -181,7 +196,7 @@ pub enum Trouble {
 }
 
 impl Standing {
-    fn down(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn down(reason: Reason, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { started: false, ready: false, completed: false, reason, message, doomed: false, drifted: None }
     }
@@ -195,16 +210,17 @@ impl Standing {
     pub fn settled(&self) -> bool {
         (self.ready && !self.doomed)
             || self.completed
-            || matches!(self.reason, Reason::Suspended | Reason::Down | Reason::Gone)
+            || matches!(self.reason, Reason::Suspended | Reason::Overridden | Reason::Down | Reason::Gone)
+            || matches!(self.reason, Reason::Scheduled | Reason::LastRunFailed)
     }
 }
 
 impl Intent {
-    fn rest(standing: Standing) -> Self {
+    pub(super) fn rest(standing: Standing) -> Self {
         Self { steps: Vec::new(), gate: None, standing, problem: None }
     }
 
-    fn act(standing: Standing, step: Wanted) -> Self {
+    pub(super) fn act(standing: Standing, step: Wanted) -> Self {
         Self { steps: vec![step], gate: None, standing, problem: None }
     }
 }
@@ -234,12 +250,18 @@ pub fn plan(view: &View<'_>) -> Intent {
     }
 }
 
-fn step(action: Action, reason: Reason, cause: Cause, detail: impl Into<String>, pointer: impl Into<String>) -> Wanted {
+pub(super) fn step(
+    action: Action,
+    reason: Reason,
+    cause: Cause,
+    detail: impl Into<String>,
+    pointer: impl Into<String>,
+) -> Wanted {
     Wanted { action, reason, cause, detail: detail.into(), pointer: pointer.into() }
 }
 
 /// Something of the unit still runs, or will run again by itself.
-fn is_live(unit: &Unit) -> bool {
+pub(super) fn is_live(unit: &Unit) -> bool {
     unit.process.is_some() || matches!(unit.phase, Phase::Backoff { .. } | Phase::Looping { .. })
 }
 
@@ -282,7 +304,7 @@ fn stay(view: &View<'_>, unit: Option<&Unit>, reason: Reason) -> Intent {
         }
         _ => Intent::rest(Standing::down(reason, "stopped")),
     };
-    if intent.steps.is_empty() && view.changed && reason == Reason::Suspended {
+    if intent.steps.is_empty() && view.changed && matches!(reason, Reason::Suspended | Reason::Overridden) {
         intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, "", ""));
     }
     intent
@@ -298,6 +320,9 @@ fn run(view: &View<'_>, state: &State) -> Intent {
         Some(Err(problem)) => return bad_input(state, problem),
         None => return Intent::rest(Standing::down(Reason::Unknown, "not looked at yet")),
     };
+    if let Some(turn) = &view.schedule {
+        return scheduled::run(view, state, inputs, turn);
+    }
     let mut intent = match &state.unit {
         Some(unit) if is_live(unit) => running(view, state, inputs, unit),
         Some(unit) if unit.phase == Phase::Stopping => {
@@ -372,7 +397,7 @@ fn start(view: &View<'_>, state: &State, inputs: &Inputs, unit: Option<&Unit>) -
 }
 
 /// Its port is held by somebody: named, and never stopped.
-fn port_taken(state: &State) -> Option<Intent> {
+pub(super) fn port_taken(state: &State) -> Option<Intent> {
     match &state.holder {
         PortHolder::Fine => None,
         PortHolder::Unit(name) => {
@@ -444,7 +469,7 @@ fn has_ended(unit: &Unit) -> Intent {
 }
 
 /// A process runs, or the keeper is about to start it again.
-fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Intent {
+pub(super) fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Unit) -> Intent {
     if unit.phase == Phase::Stopping {
         return Intent::rest(Standing::down(Reason::Stopping, "its earlier process is being stopped"));
     }
@@ -617,7 +642,7 @@ fn asks_own_port(inputs: &Inputs) -> bool {
 }
 
 /// How a unit stands whose process is the wanted one.
-fn standing(state: &State, unit: &Unit) -> Standing {
+pub(super) fn standing(state: &State, unit: &Unit) -> Standing {
     let last = unit.last_exit.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
     match &unit.phase {
         Phase::Running => {}
@@ -696,7 +721,7 @@ fn is_known(row: &RowState) -> bool {
 }
 
 /// The row in services.json is put right before anything derives from it.
-fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
+pub(super) fn row(view: &View<'_>, state: &State, intent: &mut Intent) {
     if let Some(old) = &state.old_row {
         // What holds the port under the old name would be in the way of the new one, which follows at the next look.
         let action = Action::RemoveRow { home: view.home.to_owned(), row: old.clone() };

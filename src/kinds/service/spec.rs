@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::schedule::ScheduleSpec;
+use super::suspend::Suspend;
 use crate::model::id::Name;
 use crate::model::unit::{Bytes, Millis};
 use crate::ports::keeper::{Bounds, Ceilings, RestartWhen, Rlimit};
@@ -81,7 +83,10 @@ pub struct ServiceSpec {
     /// What is kept of the program's output.
     pub logs: LogSpec,
     /// Stops the program and leaves it stopped, without forgetting it.
-    pub suspend: bool,
+    /// With `until` it runs again by itself; others may have its port and routes only while it is suspended without an end.
+    pub suspend: Suspend,
+    /// Runs the program by the clock instead of all the time. Its restart policy is `never` (the default then) or `on-failure`.
+    pub schedule: Option<ScheduleSpec>,
 }
 
 /// The name of an environment variable.
@@ -737,10 +742,14 @@ pub struct LogSpec {
     /// So many rotated files are kept beside the current one.
     #[schemars(range(max = 100))]
     pub keep: u32,
+    /// Output older than this is let go of: a file whose first line is older is rotated away when the program writes next, and
+    /// rotated files whose last line is older are removed then. Default: only the size counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Millis>,
 }
 
 impl Default for LogSpec {
     fn default() -> Self {
-        Self { max_size: Bytes(10 << 20), keep: 5 }
+        Self { max_size: Bytes(10 << 20), keep: 5, max_age: None }
     }
 }

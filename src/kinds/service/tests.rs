@@ -138,6 +138,7 @@ impl Case {
             trial: self.trial,
             rolled_back: false,
             by_command: true,
+            schedule: None,
         })
     }
 
@@ -442,6 +443,7 @@ fn what_could_not_be_looked_at_is_neither_started_nor_stopped() {
             trial: None,
             rolled_back: false,
             by_command: true,
+            schedule: None,
         };
         assert_eq!(plan(&view).steps, Vec::new());
         assert_eq!(plan(&view).standing.reason, Reason::Unknown);
