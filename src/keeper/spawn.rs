@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 
 use super::becoming::{self, Message};
 use super::find::{self, MARK};
@@ -133,10 +133,17 @@ pub(super) fn spawn(
         }
     }
     command.process_group(0).stdin(input).stdout(Stdio::from(out)).stderr(Stdio::from(err));
-    let child = limits.lowered(|| command.spawn()).map_err(|cause| explain(launch, &cause))?;
+    let mut child = limits.lowered(|| command.spawn()).map_err(|cause| explain(launch, &cause))?;
     let pid = child.id();
-    // It is our child and not yet waited for, so it is there, if only as a zombie.
-    let stat = find::stat(pid).ok_or("it was gone before it could be looked at")?;
+    // It is our child and not yet waited for, so it is there, if only as a zombie. When it cannot be looked at all the same (no
+    // descriptor is left), nobody would ever know it again: it must not live.
+    let Some(stat) = find::stat(pid) else {
+        if let Some(group) = Pid::from_raw(pid.cast_signed()) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = child.wait();
+        return Err("its process could not be looked at, and was ended".to_owned());
+    };
     Ok(Spawned { process: Process { pid, start_ticks: stat.start_ticks, started: wall }, session: stat.session, way })
 }
 

@@ -6,6 +6,7 @@ mod chaos;
 mod continuous;
 mod demo;
 mod examples;
+mod faults;
 mod health;
 mod hostile;
 mod hours;
