@@ -14,6 +14,16 @@ impl Digest {
         Self::short(&blake3::hash(bytes))
     }
 
+    /// Of everything that can be read.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub fn of_stream(from: impl std::io::Read) -> std::io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(from)?;
+        Ok(Self::short(&hasher.finalize()))
+    }
+
     /// A digest that cannot be guessed from a dictionary of likely values: used wherever a secret is part
     /// of what is digested. The key is made once per state folder and never printed.
     pub fn keyed(key: &[u8; 32], bytes: &[u8]) -> Self {

@@ -101,7 +101,7 @@ codes! {
     /// A changed version was not ready in time. The last one that was runs instead; the failed one is not tried again until it is
     /// changed, or `trueup restart` asks for it.
     RolledBack = "E0320",
-    /// A file that `files` names is missing or is not text.
+    /// A file that `files` names is missing or cannot be read.
     BadFile = "E0321",
     /// A user or group that this machine does not have.
     UnknownUser = "E0311",

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::model::digest::Digest;
 use crate::model::problem::Problem;
 use crate::model::source::SourceFile;
 
@@ -43,6 +44,9 @@ pub trait Files {
     fn scan(&self) -> Scan;
     /// Reads a file that a manifest names (envFile, secret, module.json). At most 1 MiB.
     fn read(&self, path: &Path) -> Result<Arc<str>, FileError>;
+    /// The digest of a file of any size and content, such as a program. A file that did not change since it was last asked for is
+    /// not read again.
+    fn fingerprint(&self, path: &Path) -> Result<Digest, FileError>;
     /// Whether a directory is there.
     fn is_dir(&self, path: &Path) -> bool;
     /// Finds a command: a path is taken relative to `dir`, a bare word is looked up in `search` (a PATH).

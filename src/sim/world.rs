@@ -16,6 +16,7 @@ use super::fate::{Fate, Lot};
 use crate::engine::{Bell, Rang};
 use crate::keeper::table::Event as TableEvent;
 use crate::model::condition::Condition;
+use crate::model::digest::Digest;
 use crate::model::event::Event;
 use crate::model::id::{Name, ResourceId, StepId};
 use crate::model::overriding::Override;
@@ -144,6 +145,9 @@ impl Files for Pretend {
             return Err(FileError::Unreadable("fate".to_owned()));
         }
         self.earth.borrow().other_files.get(path).map(|t| Arc::from(t.as_str())).ok_or(FileError::Missing)
+    }
+    fn fingerprint(&self, path: &Path) -> Result<Digest, FileError> {
+        self.read(path).map(|text| Digest::of(text.as_bytes()))
     }
     fn is_dir(&self, _: &Path) -> bool {
         true

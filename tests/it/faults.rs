@@ -140,7 +140,7 @@ fn a_program_that_is_swapped_while_it_runs_is_used_at_the_next_start() {
     // With `files` it is.
     service("  files: [module.sh]\n");
     stage.once(&[]).code(0);
-    install("#!/bin/sh\nexec sleep 1003\n");
+    install("#!/bin/sh\nexec sleep 1003 # \u{fe}\n");
     let steps = stage.once(&[]).code(0).typed("step");
     assert_eq!((steps[0]["action"].as_str(), steps[0]["detail"].as_str()), (Some("restart"), Some("files.module.sh")));
     wait_until("the newest program to run", || words(stage.pid("module")) == "sleep 1003 ");

@@ -1,7 +1,8 @@
 //! Reading the manifest tree, and being woken when it changes. Nothing in here writes.
 
 /// What git is doing to a tree.
-pub(crate) mod git;
+pub(crate) mod fingerprint;
+mod git;
 /// Which names are manifests.
 mod names;
 /// Finding a command.

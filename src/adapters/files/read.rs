@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::fingerprint::Fingerprints;
 use super::program::find_program;
 use super::walk::Walk;
+use crate::model::digest::Digest;
 use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
 use crate::ports::files::{FileError, Files, Program, Scan};
@@ -27,12 +29,13 @@ pub struct TreeFiles {
     root: PathBuf,
     /// Paths below this folder are shown relative to it.
     shown_base: PathBuf,
+    fingerprints: Fingerprints,
 }
 
 impl TreeFiles {
     /// `root` is absolute. `shown_base` is the folder the command was run in.
     pub fn new(root: PathBuf, shown_base: PathBuf) -> Self {
-        Self { root, shown_base }
+        Self { root, shown_base, fingerprints: Fingerprints::default() }
     }
 
     /// A path as people know it.
@@ -56,6 +59,13 @@ impl Files for TreeFiles {
             Ok(text) => Ok(text.into()),
             Err(_) => Err(FileError::Unreadable("is not UTF-8 text".into())),
         }
+    }
+
+    fn fingerprint(&self, path: &Path) -> Result<Digest, FileError> {
+        self.fingerprints.of(path).map_err(|failure| match failure {
+            ReadFailure::Missing => FileError::Missing,
+            other => FileError::Unreadable(other.to_string()),
+        })
     }
 
     fn is_dir(&self, path: &Path) -> bool {

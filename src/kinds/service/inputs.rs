@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -44,8 +43,8 @@ pub struct Found {
     pub inherited: Vec<(String, String)>,
     /// Variables of the envFiles, later files over earlier ones.
     pub file_env: BTreeMap<String, String>,
-    /// The texts of `files`, by name.
-    pub files: BTreeMap<String, Arc<str>>,
+    /// The digests of `files`, by name.
+    pub files: BTreeMap<String, Digest>,
     /// The program of a reload command.
     pub reload_program: Option<PathBuf>,
     pub secret_env: BTreeMap<String, Secret>,
@@ -207,8 +206,8 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
         part(name, &value);
     }
 
-    for (name, text) in found.files.iter().filter(|_| spec.reload.is_none()) {
-        part(format!("files.{name}"), text);
+    for (name, digest) in found.files.iter().filter(|_| spec.reload.is_none()) {
+        part(format!("files.{name}"), digest.as_str());
     }
 
     let listen = setting.port.filter(|_| spec.pass_socket).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
@@ -243,7 +242,7 @@ fn reload(setting: &Setting<'_>, found: &Found, launch: &Launch, key: &[u8; 32])
         }),
         (None, None) => return None,
     };
-    let all: String = found.files.iter().map(|(name, text)| format!("{name}\0{text}\0")).collect();
+    let all: String = found.files.iter().map(|(name, digest)| format!("{name}\0{digest}\0")).collect();
     Some(Reload { way, files: Digest::keyed(key, all.as_bytes()) })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -315,11 +314,11 @@ fn file_env(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Resu
     Ok(all)
 }
 
-fn files(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<BTreeMap<String, Arc<str>>, Problem> {
+fn files(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<BTreeMap<String, Digest>, Problem> {
     let mut all = BTreeMap::new();
     for (index, name) in setting.spec.files.iter().enumerate() {
         let path = inputs::tidy(&setting.folder.join(name));
-        let text = look.files().read(&path).map_err(|error| {
+        let digest = look.files().fingerprint(&path).map_err(|error| {
             let message = match error {
                 FileError::Missing => format!("the file {} does not exist", path.display()),
                 FileError::Unreadable(why) => format!("the file {} cannot be read: {why}", path.display()),
@@ -327,7 +326,7 @@ fn files(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<
             Problem::error(Code::BadFile, document.value_at(&format!("/spec/files/{index}")), message)
                 .hint("create it, or take it out of `files`; what runs keeps running until then")
         })?;
-        all.insert(name.clone(), text);
+        all.insert(name.clone(), digest);
     }
     Ok(all)
 }

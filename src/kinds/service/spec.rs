@@ -57,7 +57,7 @@ pub struct ServiceSpec {
     /// When the module lives. After `failureThreshold` bad answers in a row it is restarted. Asked while `trueup reconcile` runs;
     /// with `notify` the keeper itself watches, always.
     pub liveness: Option<ProbeSpec>,
-    /// Text files that the program reads, relative to this file. When one of them changes, the program is restarted, or told by
+    /// Files that the program reads or is, relative to this file. When one of them changes, the program is restarted, or told by
     /// `reload`.
     pub files: Vec<String>,
     /// How the program is told that one of `files` changed, so that it need not be restarted for that.

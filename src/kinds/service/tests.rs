@@ -12,6 +12,7 @@ use super::spec::{
 use super::trial::Trial;
 use crate::kinds::service::health::Health;
 use crate::model::condition::Reason;
+use crate::model::digest::Digest;
 use crate::model::event::Cause;
 use crate::model::id::Name;
 use crate::model::observed::Observed;
@@ -539,7 +540,7 @@ fn files_restart_or_reload() {
     let mut spec = spec();
     spec.files = vec!["app.conf".into()];
     let with = |spec: &ServiceSpec, text: &str| {
-        let files = [("app.conf".to_owned(), text.into())].into();
+        let files = [("app.conf".to_owned(), Digest::of(text.as_bytes()))].into();
         inputs_found(spec, Found { files, program: PathBuf::from("/bin/web"), ..Found::default() })
     };
     let (one, two) = (with(&spec, "1"), with(&spec, "2"));
