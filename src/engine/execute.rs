@@ -20,7 +20,7 @@ use crate::model::observed::Observed;
 use crate::model::output::{OutcomeWord, StepLine};
 use crate::model::time::Tick;
 use crate::model::unit::Millis;
-use crate::plan::{self, CheckedPlan, Claim, Step, record_of};
+use crate::plan::{self, CheckedPlan, Claim, Step, record_of, wave};
 use crate::ports::Hand;
 use crate::ports::keeper::{Phase, Unit};
 use crate::ports::store::{Begin, Finish, Owned, Then};
@@ -93,6 +93,9 @@ impl Engine {
                 ) = step.action
                 {
                     self.memory.requested.remove(&step.resource.name);
+                    if wave::replaces(step) {
+                        self.memory.replace(&step.resource.name, started);
+                    }
                 }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
                 let dice = self.world.dice.roll();

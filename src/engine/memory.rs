@@ -19,6 +19,9 @@ pub const HOPELESS_AFTER: u32 = 3;
 /// A document that vanished counts as removed only if it is still missing after this: editors save by renaming.
 pub const SECOND_LOOK: Millis = Millis(100);
 
+/// A service that was replaced and is not ready after this is not waited for by others that are to be replaced.
+pub const REPLACED: Millis = Millis(60_000);
+
 /// Attempts at one step.
 #[derive(Clone, Debug)]
 struct Tries {
@@ -59,6 +62,8 @@ pub struct Memory {
     pub requested: BTreeSet<Name>,
     /// How often in a row nothing could be done while something was unsettled.
     pub relooks: u32,
+    /// Services that were replaced, and when; until they are ready again.
+    replaced: BTreeMap<Name, Tick>,
     /// When the version of a service that is on trial now was first seen.
     trials: BTreeMap<Name, (Digest, Tick)>,
     /// Resources with open steps, until a look has resolved them.
@@ -96,6 +101,22 @@ impl Memory {
     /// All is well with it: earlier attempts do not count any more, but for those against drift, which have to last a while.
     pub fn settled(&mut self, id: &ResourceId, now: Tick) {
         self.tries.retain(|(other, _), tries| other != id || now < tries.until);
+    }
+
+    /// A service is replaced.
+    pub fn replace(&mut self, name: &Name, now: Tick) {
+        self.replaced.insert(name.clone(), now);
+    }
+
+    /// The services that were replaced and may not be ready yet. One that takes too long holds nobody up.
+    pub fn replacing(&mut self, now: Tick) -> BTreeSet<Name> {
+        self.replaced.retain(|_, since| (now - *since) < REPLACED);
+        self.replaced.keys().cloned().collect()
+    }
+
+    /// These alone are still on their way.
+    pub fn still_replacing(&mut self, names: &BTreeSet<&Name>) {
+        self.replaced.retain(|name, _| names.contains(name));
     }
 
     /// For how long this version has been on trial.

@@ -20,7 +20,7 @@ use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
-use crate::plan::{self, CheckedPlan, Hours, Input, Plan, record_of};
+use crate::plan::{self, CheckedPlan, Hours, Input, Plan, record_of, wave};
 
 /// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
 const FIRST_RELOOK: Millis = Millis(250);
@@ -44,6 +44,7 @@ impl Engine {
         }
         self.memory.reopened.extend(looked.open.iter().map(|line| line.resource.clone()));
         let trials = self.trials(&looked);
+        let replacing = self.memory.replacing(self.world.clock.now());
         let requested = std::mem::take(&mut self.memory.requested);
         let now = self.world.clock.now();
         let recent = self.memory.removed_recently(now);
@@ -62,12 +63,14 @@ impl Engine {
             allow_prune: mode.allow_prune,
             home: &looked.home,
             trials: &trials,
+            replacing: &replacing,
             now: looked.wall,
             overrides: &looked.overrides,
         };
         let plan = plan::make(&input);
         let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
         self.memory.requested = requested;
+        self.memory.still_replacing(&wave::replacing(checked.plan(), &replacing));
         if !checked.plan().by_number {
             // What a person's number allowed was never the budget's; what goes on is counted already.
             let fresh: Vec<_> = checked.plan().pruned.difference(&self.memory.admitted).cloned().collect();

@@ -6,6 +6,7 @@ mod check;
 pub mod hours;
 pub mod status;
 mod step;
+pub(crate) mod wave;
 mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,8 @@ pub struct Input<'a> {
     pub home: &'a Path,
     /// Versions on trial.
     pub trials: &'a BTreeMap<Name, Trial>,
+    /// Services that were replaced a moment ago.
+    pub replacing: &'a BTreeSet<Name>,
     /// The hour, for what depends on it.
     pub now: Timestamp,
     /// The overrides in force.
@@ -115,6 +118,7 @@ pub fn make(input: &Input<'_>) -> Plan {
     }
     // Removal before addition: what replaces a thing is started after it.
     plan.steps.sort_by_key(|s| s.rank());
+    wave::limit(input, &mut plan);
     plan
 }
 

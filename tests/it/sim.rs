@@ -724,3 +724,59 @@ fn deaths_are_told_once_and_not_too_often() {
     settle(&story, "another keeper");
     assert_eq!(events().len(), before);
 }
+
+#[test]
+fn a_change_of_many_replaces_a_few_at_a_time() {
+    let dir = scratch();
+    let story = story(21, &dir);
+    let write = |value: u64| {
+        for n in 0..9 {
+            story.write(
+                &format!("s{n}.yaml"),
+                &service(&format!("s{n}"), "well", &format!("{}", 2100 + n), value, None),
+            );
+        }
+    };
+    story.write("hub.yaml", &hub().replace("spec: {}", "spec: { maxUnavailable: 2 }"));
+    write(1);
+    settle(&story, "start");
+    write(2);
+    // After each tick: how many of the nine listen. A started one listens 20 ms later, so the clock must move in between.
+    let mut engine = story.engine();
+    let mut fewest = usize::MAX;
+    for _ in 0..200 {
+        let _ = story.go(&mut engine, Mode::default(), Millis(0));
+        {
+            let earth = story.earth.borrow();
+            fewest = fewest.min(earth.procs.values().filter(|p| p.ready_at <= earth.now && p.ends.is_none()).count());
+        }
+        story.earth.borrow_mut().advance(Millis(5));
+    }
+    assert_eq!(fewest, 7, "two at a time");
+    settle(&story, "changed");
+    let all = story.earth.borrow().procs.len();
+    assert_eq!(all, 9);
+    let stops = story.earth.borrow().stops.values().sum::<u64>();
+    assert_eq!(stops, 9, "each was replaced once");
+}
+
+#[test]
+fn a_change_that_breaks_all_does_not_wait_for_ever() {
+    let dir = scratch();
+    let story = story(22, &dir);
+    let write = |manner: &str, value: u64| {
+        for n in 0..5 {
+            story.write(
+                &format!("s{n}.yaml"),
+                &service(&format!("s{n}"), manner, &format!("{}", 2100 + n), value, None),
+            );
+        }
+    };
+    story.write("hub.yaml", &hub().replace("spec: {}", "spec: { maxUnavailable: 1 }"));
+    write("well", 1);
+    settle(&story, "start");
+    write("crash", 2);
+    let (verdict, report, _) = story.live(None, 0).expect("it ends");
+    assert_eq!(verdict, Verdict::Doomed, "{:?}", report.waits);
+    assert!(report.later.is_empty(), "all were replaced in the end: {:?}", report.later);
+}

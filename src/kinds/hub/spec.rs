@@ -34,6 +34,10 @@ pub struct HubSpec {
     #[schemars(extend("pattern" = r"^0*([1-9][0-9]{3,10}ms|[1-9][0-9]{0,10}(s|m|h|d))$"))]
     #[schemars(extend("errorMessage" = "the interval is 1s or longer, written 30s, 10m or 1h"))]
     pub interval: Millis,
+    /// When a change concerns many services, at most so many are replaced at a time. The others follow when these are ready, have
+    /// failed, or a minute has passed.
+    #[schemars(range(min = 1))]
+    pub max_unavailable: u32,
     /// How much may be removed at once before a person has to say so.
     pub prune: PruneBudget,
     /// How much of the past is kept.
@@ -83,6 +87,7 @@ impl Default for HubSpec {
             port_range: PortRange::default(),
             home: None,
             interval: Millis::secs(600),
+            max_unavailable: 10,
             prune: PruneBudget::default(),
             history: History::default(),
         }
