@@ -335,7 +335,7 @@ fn run(view: &View<'_>, state: &State) -> Intent {
     };
     row(view, state, &mut intent);
     if let Some(trial) = &view.trial {
-        trial::judge(trial, &mut intent);
+        trial::judge(trial, state.unit.as_ref(), &mut intent);
     }
     let silent = intent.steps.iter().all(|s| matches!(s.action, Action::PutRow { .. }));
     let stands = intent.standing.started || intent.standing.settled();

@@ -10,6 +10,7 @@ use crate::model::digest::Digest;
 use crate::model::event::Cause;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
+use crate::ports::keeper::Unit;
 
 /// A version that was ready once, as the ledger keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub struct Trial {
 }
 
 /// Ends the trial if it can be ended now.
-pub fn judge(trial: &Trial, intent: &mut Intent) {
+pub fn judge(trial: &Trial, unit: Option<&Unit>, intent: &mut Intent) {
     let standing = &mut intent.standing;
     if standing.ready || standing.completed {
         if intent.steps.is_empty() {
@@ -60,9 +61,12 @@ pub fn judge(trial: &Trial, intent: &mut Intent) {
     }
     let looping = standing.reason == Reason::CrashLoop;
     if looping || trial.spent >= trial.window {
-        let why = match looping {
-            true => standing.message.clone(),
-            false => format!("not ready within {}: {}", trial.window, standing.message),
+        let why = match unit.filter(|_| looping) {
+            Some(unit) => {
+                let last = unit.last_exit.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+                format!("crashed {} times in a row, last: {last}", unit.crashes)
+            }
+            None => format!("not ready within {}: {}", trial.window, standing.message),
         };
         let action = Action::Refuse { why: why.clone() };
         intent.steps = vec![wanted(action, Reason::RolledBack, why)];
