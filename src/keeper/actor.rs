@@ -20,7 +20,7 @@ use super::left::Whose;
 use super::logs::{Output, Shared, Trouble};
 use super::marks::{self, Mark};
 use super::notify::{self, Address, Notices};
-use super::spawn::{self, Limits, Spawned, Start};
+use super::spawn::{self, Limits, LowNumbers, Spawned, Start};
 use super::strays::{self, Found};
 use super::table::{Effect, Event, KILL_AGAIN, Place, State};
 use super::wire::{Refusal, WireLaunch};
@@ -107,6 +107,7 @@ pub(super) struct Units {
     state_id: String,
     boot_id: String,
     limits: Limits,
+    low: LowNumbers,
     /// Or why there are none.
     rooms: Result<Rooms, String>,
     shared: Shared,
@@ -134,6 +135,7 @@ impl Units {
         epoll: OwnedFd,
         token: fn(Source) -> u64,
         limits: Limits,
+        low: LowNumbers,
         diary: Diary,
     ) -> io::Result<Self> {
         let state_id = marks::state_id(&folders.state);
@@ -144,6 +146,7 @@ impl Units {
             boot_id: find::boot_id(),
             folders,
             limits,
+            low,
             shared: Shared::new()?,
             diary,
             epoll,
@@ -356,6 +359,8 @@ impl Units {
         if child {
             self.children.insert(pid, id);
         }
+        // Handed over already, or else its process would wait for a reader for ever.
+        self.open_output(id);
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone });
         }
@@ -418,7 +423,7 @@ impl Units {
             let message = slot.hold.prepare(self.rooms.as_ref(), &slot.name, launch, &slot.state.policy.ceilings)?;
             let wall = Timestamp(clock::wall().as_millisecond());
             let start = Start { launch, mark: &mark, notify, message: message.as_ref(), socket };
-            spawn::spawn(&start, ends, self.shared.null(), &self.limits, wall)
+            spawn::spawn(&start, ends, self.shared.null(), &self.limits, &mut self.low, wall)
         })();
         match result {
             Ok(Spawned { process, session, way }) => {

@@ -21,6 +21,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use super::hold::WrittenHold;
+use super::spawn::Limits;
 use super::table::State;
 use super::wire::WireLaunch;
 use crate::model::id::Name;
@@ -98,7 +99,9 @@ pub(super) fn become_program(
     state: &Path,
     written: &Written,
     files: &[(String, BorrowedFd<'_>)],
+    limits: &Limits,
 ) -> io::Error {
+    // With raised limits: the kernel counts descriptors on their way against them (unix(7), ETOOMANYREFS).
     let packed = match pack(written, files) {
         Ok(packed) => packed,
         Err(cause) => return cause,
@@ -107,7 +110,9 @@ pub(super) fn become_program(
         return cause.into();
     }
     // Everything else that is open closes with the exec.
-    let cause = Command::new(program).arg("keeper").arg("--state").arg(state).arg(FLAG).exec();
+    let mut command = Command::new(program);
+    command.arg("keeper").arg("--state").arg(state).arg(FLAG);
+    let cause = limits.lowered(|| command.exec());
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(null);
     }

@@ -18,7 +18,7 @@ use super::actor::{Folders, Source, Units};
 use super::connections::Connections;
 use super::diary::Diary;
 use super::handover::{self, Files, Written};
-use super::spawn::Limits;
+use super::spawn::{Limits, LowNumbers};
 use super::wire::{self, Changed, PROTOCOL, Refusal, Reply, Request, Said, Verb};
 use super::{KeeperError, clock};
 use crate::model::time::Tick;
@@ -80,6 +80,9 @@ impl Token {
 /// [`KeeperError::Locked`] when this folder has a keeper; others when the folder or the kernel refuse something essential.
 pub fn run(state: &Path, take_over: bool) -> Result<(), KeeperError> {
     let folders = prepare(state)?;
+    // What is handed over may be more than the limit that we were started with allows.
+    let limits = Limits::raise();
+    let low = LowNumbers::hold().map_err(|cause| KeeperError::Kernel { what: "descriptors", cause })?;
     // Taken out before anything else uses standard input.
     let (written, mut files) = match take_over.then(handover::unpack) {
         Some(Ok((written, files))) => (Some(written), files),
@@ -113,8 +116,7 @@ pub fn run(state: &Path, take_over: bool) -> Result<(), KeeperError> {
     };
     let data = EventData::new_u64(Token::Listener.pack());
     epoll::add(&epoll, connections.listener(), data, EventFlags::IN).map_err(KeeperError::kernel("epoll"))?;
-    let limits = Limits::raise();
-    let mut units = Units::new(folders, clone()?, |source| Token::Unit(source).pack(), limits.clone(), diary)
+    let mut units = Units::new(folders, clone()?, |source| Token::Unit(source).pack(), limits.clone(), low, diary)
         .map_err(|cause| KeeperError::Kernel { what: "pipes", cause })?;
     let handovers = match written {
         Some(written) => {
@@ -292,7 +294,7 @@ impl Server {
         files.push((handover::LOCK.to_owned(), self.lock.as_fd()));
         files.push((handover::LISTENER.to_owned(), self.connections.listener().as_fd()));
         let written = Written::new(self.handovers, written);
-        self.limits.lowered(|| handover::become_program(program, &self.state, &written, &files))
+        handover::become_program(program, &self.state, &written, &files, &self.limits)
     }
 
     fn tell(&mut self) {

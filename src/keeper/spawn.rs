@@ -52,6 +52,35 @@ impl Limits {
     }
 }
 
+/// Low numbers kept free for what a program starts with: its limit of descriptors is lower than ours, and posix_spawn(3) refuses to
+/// hand on a descriptor whose number lies beyond it. Without this a keeper of some hundred units could start nothing more.
+pub(super) struct LowNumbers {
+    null: File,
+    held: Vec<OwnedFd>,
+}
+
+impl LowNumbers {
+    /// To be called while the low numbers are free.
+    pub(super) fn hold() -> io::Result<Self> {
+        let mut numbers = Self { null: File::open("/dev/null")?, held: Vec::new() };
+        numbers.refill();
+        Ok(numbers)
+    }
+
+    /// The same open files under low numbers. They are to be closed before [`Self::refill`].
+    fn lend(&mut self, files: [OwnedFd; 3]) -> io::Result<[OwnedFd; 3]> {
+        self.held.clear();
+        let low = |file: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(file, 3);
+        Ok([low(&files[0])?, low(&files[1])?, low(&files[2])?])
+    }
+
+    fn refill(&mut self) {
+        // When no descriptor is left at all, the next start says so.
+        let one = |_| self.null.try_clone().ok().map(OwnedFd::from);
+        self.held = (self.held.len()..3).filter_map(one).collect();
+    }
+}
+
 /// The binary that runs here, whatever became of its file.
 const OURSELVES: &str = "/proc/self/exe";
 /// A reason is a sentence with a path in it.
@@ -105,6 +134,7 @@ pub(super) fn spawn(
     ends: [File; 2],
     null: &File,
     limits: &Limits,
+    low: &mut LowNumbers,
     wall: Timestamp,
 ) -> Result<Spawned, String> {
     let &Start { launch, mark, ref notify, message, socket } = start;
@@ -132,8 +162,15 @@ pub(super) fn spawn(
             command.env("WATCHDOG_USEC", watchdog.0.saturating_mul(1_000).to_string());
         }
     }
-    command.process_group(0).stdin(input).stdout(Stdio::from(out)).stderr(Stdio::from(err));
-    let mut child = limits.lowered(|| command.spawn()).map_err(|cause| explain(launch, &cause))?;
+    let streams = low.lend([input, out.into(), err.into()]);
+    let spawned = streams.and_then(|[input, out, err]| {
+        command.process_group(0).stdin(input).stdout(Stdio::from(out)).stderr(Stdio::from(err));
+        limits.lowered(|| command.spawn())
+    });
+    // Its ends of the streams close with it.
+    drop(command);
+    low.refill();
+    let mut child = spawned.map_err(|cause| explain(launch, &cause))?;
     let pid = child.id();
     // It is our child and not yet waited for, so it is there, if only as a zombie. When it cannot be looked at all the same (no
     // descriptor is left), nobody would ever know it again: it must not live.

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 
+use trueup::adapters::keeper::KeeperClient;
 use trueup::keeper::{find, marks};
 
 use crate::stage::{Stage, alive, free_port, kill, shell, wait_until};
@@ -144,4 +145,33 @@ fn a_program_that_is_swapped_while_it_runs_is_used_at_the_next_start() {
     let steps = stage.once(&[]).code(0).typed("step");
     assert_eq!((steps[0]["action"].as_str(), steps[0]["detail"].as_str()), (Some("restart"), Some("files.module.sh")));
     wait_until("the newest program to run", || words(stage.pid("module")) == "sleep 1003 ");
+}
+
+#[test]
+fn an_upgrade_under_a_low_limit_of_descriptors_loses_none() {
+    let stage = stage();
+    for n in 0..50 {
+        let script = "i=0; while :; do i=$((i+1)); echo number $i; sleep 0.05; done";
+        stage.write(&format!("s{n}.yaml"), &shell(&format!("s{n}"), script, ""));
+    }
+    let limited = stage.command(&[]);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", &format!("ulimit -Sn 64; exec {} reconcile --once --timeout 30s", env!("CARGO_BIN_EXE_trueup"))]);
+    shell.current_dir(stage.dir.path()).env_clear().envs(limited.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    assert!(shell.output().expect("it runs").status.success());
+    let before = running(&stage);
+    assert_eq!(before.len(), 50);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client =
+            KeeperClient::new(&stage.path(".trueup"), true).with_program(env!("CARGO_BIN_EXE_trueup").as_ref());
+        client.upgrade().await.expect("upgraded");
+    });
+    assert_eq!(running(&stage), before);
+    let last = |n: usize| {
+        let log = fs::read_to_string(stage.path(&format!(".trueup/logs/s{n}/current.log"))).unwrap_or_default();
+        log.lines().count()
+    };
+    let counts: Vec<usize> = (0..50).map(last).collect();
+    wait_until("all of them to be heard again", || (0..50).all(|n| last(n) > counts[n] + 2));
 }
