@@ -3,8 +3,10 @@
 mod hearing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -13,7 +15,9 @@ use rustix::process::{Pid, Signal};
 use super::cgroup::{self, Leaf, Rooms};
 use super::diary::Diary;
 use super::door::Door;
+use super::find::Life;
 use super::group::Group;
+use super::handover::LOCK_FILE as LOCK;
 use super::handover::{Files, WrittenGroup, WrittenUnit};
 use super::hold::Hold;
 use super::left::Whose;
@@ -77,6 +81,8 @@ struct Slot {
     notices: Option<Notices>,
     /// What it last said of itself.
     status: Option<String>,
+    /// Names the start of its process (see [`Mark::birth`]).
+    birth: Option<String>,
     timer: Option<Tick>,
     hold: Hold,
     /// The listening socket that its processes are given.
@@ -121,12 +127,19 @@ pub(super) struct Units {
     children: HashMap<u32, u32>,
     timers: BTreeSet<(Tick, u32)>,
     clearing: BTreeSet<u32>,
+    /// Units whose adopted process could not be held on to yet.
+    unwatched: BTreeSet<u32>,
+    /// When that is tried again.
+    watch_at: Tick,
     /// When to look at those that are being cleared, and the pause after that.
     clear_at: Option<(Tick, Millis)>,
     strays: Vec<Stray>,
     changed: BTreeSet<Name>,
     /// All processes, as of this turn of the loop.
     census: find::Census,
+    /// Device and inode of the lock that makes this the folder's keeper.
+    lock: (u64, u64),
+    lost: bool,
 }
 
 impl Units {
@@ -136,6 +149,7 @@ impl Units {
         token: fn(Source) -> u64,
         limits: Limits,
         low: LowNumbers,
+        lock: (u64, u64),
         diary: Diary,
     ) -> io::Result<Self> {
         let state_id = marks::state_id(&folders.state);
@@ -157,10 +171,14 @@ impl Units {
             children: HashMap::new(),
             timers: BTreeSet::new(),
             clearing: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
+            watch_at: Tick(0),
             clear_at: None,
             strays: Vec::new(),
             changed: BTreeSet::new(),
             census: find::Census::default(),
+            lock,
+            lost: false,
         })
     }
 
@@ -179,6 +197,7 @@ impl Units {
             let leaf = mark.cgroup.as_deref().and_then(Leaf::at);
             if let Some(slot) = self.slots.get_mut(&id) {
                 slot.mark = Some(mark.clone());
+                slot.birth.clone_from(&mark.birth);
                 if let Some(leaf) = leaf.as_ref().filter(|_| !slot.state.alive()) {
                     // Its leader was gone already when the earlier keeper ended.
                     leaf.kill();
@@ -187,25 +206,56 @@ impl Units {
                 let living = mark.living(&self.boot_id).zip(mark.listen);
                 slot.door = living.and_then(|(process, address)| Door::from_process(process.pid, address));
             }
-            if let Some(process) = &mark.process {
-                let lives = mark.living(&self.boot_id).is_some();
-                self.take_over(id, process, mark.session, !lives);
+            match (&mark.process, mark.living(&self.boot_id)) {
+                (_, Some(process)) => self.take_over(id, process, mark.session),
+                (Some(Process { pid, .. }), None) => self.take_rest(id, *pid, mark.session),
+                (None, None) => self.take_rest(id, mark.clearing.unwrap_or(0), mark.session),
             }
             self.perform(id, effects);
             self.settle(id);
         }
-        let known = self.slots.values().filter_map(|s| Some(s.state.process()?.pid)).collect();
-        for found in strays::find(&self.state_id, &known) {
-            self.adopt_found(found);
-        }
+        self.find_strays();
         Ok(())
+    }
+
+    /// Looks for processes with our mark that are nobody's.
+    fn find_strays(&mut self) {
+        let known = self.slots.values().filter_map(|s| Some(s.state.process()?.pid)).collect();
+        // What a dead leader left may be anywhere; what a living one has around it is its own business.
+        let closely = self.slots.values().any(|slot| slot.birth.is_some() && slot.state.process().is_none());
+        strays::find(&self.state_id, &known, closely).into_iter().for_each(|found| self.adopt_found(found));
+    }
+
+    /// The start that a unit's process comes from: as written down, or as it says itself.
+    fn birth(&self, slot: &Slot) -> Option<String> {
+        let said = || {
+            let mark = find::mark(slot.state.process()?.pid)?;
+            Some(mark.splitn(4, '/').nth(3).unwrap_or_default().to_owned())
+        };
+        slot.birth.clone().or_else(said)
     }
 
     fn adopt_found(&mut self, found: Found) {
         let id = self.names.get(&found.unit).copied();
-        let has_process = id.and_then(|id| self.slots.get(&id)).is_some_and(|slot| slot.state.process().is_some());
-        if has_process {
-            return self.add_stray(found);
+        if let Some(slot) = id.and_then(|id| self.slots.get(&id)) {
+            let same = self.birth(slot).is_none_or(|birth| birth == found.birth);
+            match (slot.state.process().is_some(), same) {
+                // A helper in a group of its own; it belongs to the process that lives.
+                (true, true) => return,
+                (true, false) => return self.add_stray(found),
+                // Left by a leader that is gone. Members of its group are cleared with the group.
+                (false, true) if slot.birth.is_some() => {
+                    let cleared = slot.group.as_ref().is_some_and(|group| group.pid == found.stat.group);
+                    if !cleared {
+                        self.add_stray(found);
+                    }
+                    return;
+                }
+                (false, _) => {}
+            }
+        }
+        if !found.leads() {
+            return;
         }
         let now = clock::now();
         let process = Process { pid: found.pid, start_ticks: found.stat.start_ticks, started: found.started() };
@@ -224,10 +274,11 @@ impl Units {
         };
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.hold = Hold::again(Leaf::of(found.pid, &self.state_id, &found.unit));
+            slot.birth = Some(found.birth.clone());
         }
         self.set_timer(id, None);
         self.diary.note(&format!("{}: found process {} by its mark and adopted it", found.unit, found.pid));
-        self.take_over(id, &process, found.stat.session, false);
+        self.take_over(id, &process, found.stat.session);
         self.settle(id);
     }
 
@@ -241,6 +292,7 @@ impl Units {
             output: None,
             notices: None,
             status: None,
+            birth: None,
             timer: None,
             hold: Hold::default(),
             door: None,
@@ -253,23 +305,42 @@ impl Units {
     }
 
     /// Watches a process that is not our child, and its output.
-    fn take_over(&mut self, id: u32, process: &Process, session: u32, leader_gone: bool) {
+    fn take_over(&mut self, id: u32, process: &Process, session: u32) {
         self.open_output(id);
         self.open_notices(id);
-        let pidfd = if leader_gone { None } else { find::pidfd(process.pid, process.start_ticks) };
-        let mut gone = leader_gone;
-        if let Some(fd) = &pidfd {
-            let data = EventData::new_u64((self.token)(Source::Leader { slot: id }));
-            let _ = epoll::add(&self.epoll, fd, data, EventFlags::IN);
-        } else {
-            gone = true;
-        }
-        let group = Group { pid: process.pid, start_ticks: process.start_ticks, session, pidfd, leader_gone: gone };
+        let (pid, start_ticks) = (process.pid, process.start_ticks);
         if let Some(slot) = self.slots.get_mut(&id) {
-            slot.group = Some(group);
+            slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone: false, child: false });
         }
-        if gone && !leader_gone {
-            self.leader_ended(id, Exit::Unknown);
+        self.watch_leader(id);
+    }
+
+    /// Holds on to a leader that is not our child. Where that cannot be done now, it is tried again: that we cannot look at it is not
+    /// its end.
+    fn watch_leader(&mut self, id: u32) {
+        self.unwatched.remove(&id);
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(group) = slot.group.as_mut().filter(|g| !g.leader_gone && g.pidfd.is_none()) else { return };
+        if let Some(fd) = find::pidfd(group.pid, group.start_ticks) {
+            let data = EventData::new_u64((self.token)(Source::Leader { slot: id }));
+            if epoll::add(&self.epoll, &fd, data, EventFlags::IN).is_ok() {
+                group.pidfd = Some(fd);
+                return;
+            }
+        }
+        if find::life(group.pid, group.start_ticks) == Life::Gone {
+            return self.leader_ended(id, Exit::Unknown);
+        }
+        self.unwatched.insert(id);
+    }
+
+    /// What is left of a group whose leader is gone. A group that is not being cleared is nobody's any more: its number may be
+    /// somebody else's by now.
+    fn take_rest(&mut self, id: u32, pid: u32, session: u32) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if matches!(slot.state.place, Place::Clearing { .. }) {
+            slot.group = Some(Group { pid, start_ticks: 0, session, pidfd: None, leader_gone: true, child: false });
+            self.open_output(id);
         }
     }
 
@@ -296,6 +367,7 @@ impl Units {
                 launch: slot.launch.as_ref().map(WireLaunch::from),
                 group,
                 status: slot.status.clone(),
+                birth: slot.birth.clone(),
                 timer: slot.timer,
                 unfinished: slot.output.as_ref().map(Output::unfinished).unwrap_or_default(),
                 hold: slot.hold.written(),
@@ -324,6 +396,7 @@ impl Units {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.launch = unit.launch.map(Launch::from);
             slot.status = unit.status;
+            slot.birth = unit.birth;
             slot.hold = Hold::taken_over(unit.hold, way);
             slot.door = door.and_then(Door::taken_over);
             watch_way(&self.epoll, slot, (self.token)(Source::Way { slot: id }));
@@ -345,8 +418,7 @@ impl Units {
             }
             self.settle(id);
         }
-        let known = self.slots.values().filter_map(|s| Some(s.state.process()?.pid)).collect();
-        strays::find(&self.state_id, &known).into_iter().for_each(|found| self.adopt_found(found));
+        self.find_strays();
     }
 
     /// A group whose leader is our child as before, or one that was adopted before.
@@ -354,7 +426,7 @@ impl Units {
         let &WrittenGroup { pid, start_ticks, session, leader_gone, child } = group;
         if !child && !leader_gone {
             let process = Process { pid, start_ticks, started: Timestamp(0) };
-            return self.take_over(id, &process, session, false);
+            return self.take_over(id, &process, session);
         }
         if child {
             self.children.insert(pid, id);
@@ -362,7 +434,7 @@ impl Units {
         // Handed over already, or else its process would wait for a reader for ever.
         self.open_output(id);
         if let Some(slot) = self.slots.get_mut(&id) {
-            slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone });
+            slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone, child });
         }
     }
 
@@ -402,7 +474,23 @@ impl Units {
         }
     }
 
+    /// Whether it was found so.
+    pub(super) fn lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Whether the state folder was taken away, and another keeper may have a new one in its place: then nothing is started or
+    /// written down any more.
+    fn is_lost(&mut self) -> bool {
+        let own = |meta: fs::Metadata| (meta.dev(), meta.ino()) == self.lock;
+        self.lost = self.lost || !fs::metadata(self.folders.state.join(LOCK)).is_ok_and(own);
+        self.lost
+    }
+
     fn spawn(&mut self, id: u32) -> Event {
+        if self.is_lost() {
+            return Event::SpawnFailed("the state folder is gone".to_owned());
+        }
         self.open_output(id);
         self.open_notices(id);
         self.turn();
@@ -411,7 +499,9 @@ impl Units {
             let launch = slot.launch.as_ref().ok_or("its launch is not known")?;
             let output = slot.output.as_ref().ok_or("its output cannot be opened; see keeper.log")?;
             let ends = output.ends().map_err(|cause| format!("its output: {cause}"))?;
-            let mark = format!("{}/{}/{}", self.state_id, slot.name, launch.digest);
+            let birth = format!("{:x}", clock::now().dice);
+            let mark = format!("{}/{}/{}/{birth}", self.state_id, slot.name, launch.digest);
+            slot.birth = Some(birth);
             let heard = slot.notices.as_ref().map(|notices| notices.address().variable());
             let notify = heard.zip(slot.state.policy.notify.as_ref());
             slot.door = match (launch.listen, slot.door.take()) {
@@ -431,7 +521,7 @@ impl Units {
                 slot.status = None;
                 slot.hold.started(way);
                 watch_way(&self.epoll, slot, (self.token)(Source::Way { slot: id }));
-                slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone: false });
+                slot.group = Some(Group { pid, start_ticks, session, pidfd: None, leader_gone: false, child: true });
                 self.children.insert(pid, id);
                 Event::Spawned(process)
             }
@@ -521,9 +611,17 @@ impl Units {
         }
         let session = slot.group.as_ref().map_or(0, |group| group.session);
         let listen = slot.door.as_ref().map(Door::address);
-        let mark = Mark { listen, ..Mark::of(&slot.name, &slot.state, &self.boot_id, session, slot.hold.leaf()) };
+        let clears = matches!(slot.state.place, Place::Clearing { .. });
+        let clearing = slot.group.as_ref().filter(|_| clears).map(|group| group.pid);
+        let birth = slot.birth.clone();
+        let mark = Mark {
+            listen,
+            clearing,
+            birth,
+            ..Mark::of(&slot.name, &slot.state, &self.boot_id, session, slot.hold.leaf())
+        };
         let mut trouble = None;
-        if slot.mark.as_ref() != Some(&mark) {
+        if slot.mark.as_ref() != Some(&mark) && !self.lost {
             match marks::write(&self.folders.run, &mark) {
                 Ok(()) => slot.mark = Some(mark),
                 // The process can still be found by the mark in its environment.
@@ -642,8 +740,9 @@ impl Units {
     /// The next moment at which something is due.
     pub(super) fn deadline(&self) -> Option<Tick> {
         let strays = self.strays.iter().filter_map(|stray| stray.kill_at);
+        let watch = (!self.unwatched.is_empty()).then_some(self.watch_at);
         let others = self.timers.first().map(|(at, _)| *at).into_iter().chain(self.clear_at.map(|(at, _)| at));
-        others.chain(strays).min()
+        others.chain(strays).chain(watch).min()
     }
 
     /// Does what is due.
@@ -661,6 +760,10 @@ impl Units {
             let pause = Millis(pause.0 * 2).min(CLEAR_LAST);
             self.clear_at = Some((now + pause, pause));
             self.check_cleared(pause >= CLEAR_CLOSELY);
+        }
+        if !self.unwatched.is_empty() && self.watch_at <= now {
+            self.watch_at = now + CLEAR_LAST;
+            self.unwatched.clone().into_iter().for_each(|id| self.watch_leader(id));
         }
         for stray in &mut self.strays {
             if stray.kill_at.is_some_and(|at| at <= now) {
@@ -703,10 +806,11 @@ impl Units {
             None => self.insert(name, State::new(digest.clone(), policy.clone())),
         };
         let Some(slot) = self.slots.get_mut(&id) else { return Err(Refusal::Retry("the unit is gone".to_owned())) };
-        if let Some(group) = slot.group.as_ref().filter(|_| slot.state.digest == digest)
+        if let Some(group) = slot.group.as_ref().filter(|group| !group.leader_gone && slot.state.digest == digest)
             && slot.state.policy.ceilings != policy.ceilings
         {
-            let bound = slot.hold.bound(self.rooms.as_ref(), name, group.pid, &policy.ceilings);
+            let group = (group.pid, group.session);
+            let bound = slot.hold.bound(self.rooms.as_ref(), name, group, &policy.ceilings);
             bound.map_err(Refusal::Never)?;
         }
         slot.launch = Some(launch);

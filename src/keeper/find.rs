@@ -57,6 +57,29 @@ fn parse(bytes: &[u8]) -> Option<Stat> {
     Some(Stat { state, parent, group, session, start_ticks })
 }
 
+/// What could be found out of a process. An error of ours (no descriptor is left) is nobody's death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Lives,
+    Gone,
+    Unknown,
+}
+
+/// Whether this very process lives, as far as that can be seen.
+pub fn life(pid: u32, start_ticks: u64) -> Life {
+    let mut bytes = [0; MAX_STAT];
+    let read = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut bytes));
+    match read {
+        Ok(length) => match parse(&bytes[..length]) {
+            Some(stat) if stat.start_ticks == start_ticks && stat.alive() => Life::Lives,
+            _ => Life::Gone,
+        },
+        // ESRCH: it went between the two calls.
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound || cause.raw_os_error() == Some(3) => Life::Gone,
+        Err(_) => Life::Unknown,
+    }
+}
+
 /// Whether this very process lives: its pid was not given to another one.
 pub fn lives(pid: u32, start_ticks: u64) -> bool {
     stat(pid).is_some_and(|s| s.start_ticks == start_ticks && s.alive())

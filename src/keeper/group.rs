@@ -15,14 +15,15 @@ pub(super) struct Group {
     /// Set for a process that is not our child: the only way to learn of its end.
     pub pidfd: Option<OwnedFd>,
     pub leader_gone: bool,
+    /// Its leader is our child, so its number is its own until we have waited for it.
+    pub child: bool,
 }
 
 impl Group {
     /// Signals the group, if it is still ours: a process id may have been given to another one.
     pub(super) fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid.cast_signed()) else { return };
-        // Our own child keeps its number until we have waited for it.
-        let own = !self.leader_gone && self.pidfd.is_none();
+        let own = self.child && !self.leader_gone;
         // So does any other, even as a zombie; and when it is gone for good, the rest of its group holds the number.
         let sure = own
             || find::stat(self.pid).is_some_and(|s| s.start_ticks == self.start_ticks)

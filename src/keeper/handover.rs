@@ -39,6 +39,9 @@ const MAX_NAMES: usize = BATCH * 128;
 /// Launches of 10,000 units with environments of some kilobytes.
 const MAX_STATE: u64 = 256 << 20;
 
+/// The kernel lock of a state folder.
+pub(super) const LOCK_FILE: &str = "keeper.lock";
+
 /// The names of what is packed, apart from the files of units.
 pub(super) const LOCK: &str = "lock";
 pub(super) const LISTENER: &str = "listener";
@@ -64,6 +67,8 @@ pub(super) struct WrittenUnit {
     pub group: Option<WrittenGroup>,
     #[serde(default)]
     pub status: Option<String>,
+    #[serde(default)]
+    pub birth: Option<String>,
     #[serde(default)]
     pub timer: Option<Tick>,
     /// The last thing that each stream wrote was a part of a line.

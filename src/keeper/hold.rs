@@ -118,7 +118,7 @@ impl Hold {
         &mut self,
         rooms: Result<&Rooms, &String>,
         unit: &Name,
-        group: u32,
+        (group, session): (u32, u32),
         ceilings: &Ceilings,
     ) -> Result<(), String> {
         let rooms = rooms.map_err(|why| format!("it cannot be given a cgroup: {why}"))?;
@@ -132,7 +132,8 @@ impl Hold {
             return Ok(());
         }
         let leaf = rooms.make(unit, ceilings)?;
-        let members = find::all().into_iter().filter(|(_, stat)| stat.group == group && stat.alive());
+        let ours = |stat: &find::Stat| stat.group == group && stat.session == session && stat.alive();
+        let members = find::all().into_iter().filter(|(_, stat)| ours(stat));
         members.for_each(|(pid, _)| drop(leaf.join(pid)));
         *self = Self { way: self.way.take(), never: self.never.take(), ..Self::again(Some(leaf)) };
         Ok(())

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Leaf;
-use super::find;
-use super::table::{Effect, Event, Next, Now, Place, State};
+use super::find::{self, Life};
+use super::table::{Effect, Event, LEFTOVER_GRACE, Next, Now, Place, State};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::time::Timestamp;
@@ -39,8 +39,14 @@ pub struct Mark {
     pub boot_id: String,
     /// Its process, while it has one.
     pub process: Option<Process>,
+    /// Its process group, while its process is gone and others of the group are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clearing: Option<u32>,
     /// The session of that process, to recognise the rest of its group when it is gone.
     pub session: u32,
+    /// Names the start of its process: everything that comes from it carries this in its mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birth: Option<String>,
     /// The folder of its cgroup.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
@@ -74,6 +80,8 @@ impl Mark {
             policy: state.policy.clone(),
             boot_id: boot_id.to_owned(),
             process: state.process().cloned(),
+            clearing: None,
+            birth: None,
             session,
             cgroup: leaf.map(|leaf| leaf.path().to_owned()),
             stopping: state.place == Place::Stopped || next == Some(Next::Stop),
@@ -87,9 +95,16 @@ impl Mark {
         }
     }
 
-    /// The process it names, if that very process lives in this boot.
+    /// The process it names, if that very process lives in this boot, or nobody can say.
     pub fn living(&self, boot_id: &str) -> Option<&Process> {
-        self.process.as_ref().filter(|p| self.boot_id == boot_id && find::lives(p.pid, p.start_ticks))
+        let lives = |p: &&Process| self.boot_id == boot_id && find::life(p.pid, p.start_ticks) != Life::Gone;
+        self.process.as_ref().filter(lives)
+    }
+
+    /// Whether others of this group, or of the unit's cgroup, live in this boot.
+    fn leaves(&self, group: u32, boot_id: &str) -> bool {
+        let leaf = || self.cgroup.as_deref().and_then(Leaf::at).is_some_and(|leaf| leaf.populated());
+        self.boot_id == boot_id && (find::group_lives(group, self.session) || leaf())
     }
 
     /// The unit as a new keeper sees it, and what is to be done about it. What died while there was no keeper ended with an
@@ -98,7 +113,17 @@ impl Mark {
         let mut state = State::new(self.digest.clone(), self.policy.clone());
         state.restarts = self.restarts;
         state.last_exit = self.last_exit.clone().zip(self.last_exit_at);
+        let grace = Effect::SetTimer(now.tick + self.policy.stop_grace.min(LEFTOVER_GRACE));
         let Some(process) = self.process.clone() else {
+            if self.clearing.is_some_and(|group| self.leaves(group, boot_id)) {
+                let next = match (self.stopping, self.ended) {
+                    (true, _) => Next::Stop,
+                    (_, true) => Next::End,
+                    _ => Next::Restart { at: now.tick, retry_at: now.wall, looping: false },
+                };
+                state.place = Place::Clearing { next };
+                return (state, vec![grace]);
+            }
             if self.ended {
                 state.place = Place::Ended;
             } else if !self.stopping {
@@ -131,10 +156,12 @@ impl Mark {
         }
         // Nobody knows how long it ran, so nothing is held against it.
         state.on(Event::Ready { pid }, now);
-        let leaf = self.cgroup.as_deref().and_then(Leaf::at);
-        let left = find::group_lives(pid, self.session) || leaf.is_some_and(|leaf| leaf.populated());
-        let left = self.boot_id == boot_id && left;
-        let effects = state.on(Event::Exited { exit: Exit::Unknown, left }, now);
+        let left = self.leaves(pid, boot_id);
+        let mut effects = state.on(Event::Exited { exit: Exit::Unknown, left }, now);
+        if left && !effects.iter().any(|effect| matches!(effect, Effect::SetTimer(_))) {
+            // Its grace began with a keeper that is gone.
+            effects.push(grace);
+        }
         (state, effects)
     }
 }
@@ -265,7 +292,8 @@ pub fn look(state: &Path) -> io::Result<(Vec<Unit>, bool)> {
     let (boot, now) = (find::boot_id(), super::clock::now());
     let states: Vec<_> = marks.iter().map(|mark| (&mark.unit, mark.state(&boot, now).0)).collect();
     // What a dead leader left counts too: it is for a keeper to end it.
-    let living = states.iter().any(|(_, state)| state.alive());
+    let left = marks.iter().any(|mark| mark.process.is_some() && mark.boot_id == boot);
+    let living = left || states.iter().any(|(_, state)| state.alive());
     Ok((states.iter().map(|(name, state)| unit(name, state, Vec::new())).collect(), living))
 }
 
@@ -284,6 +312,8 @@ mod tests {
             policy: stopgap_policy(),
             boot_id: "boot".to_owned(),
             process: None,
+            clearing: None,
+            birth: None,
             session: 7,
             cgroup: Some("/sys/fs/cgroup/trueup-0/web".into()),
             stopping: false,

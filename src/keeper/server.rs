@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,6 +96,10 @@ pub fn run(state: &Path, take_over: bool) -> Result<(), KeeperError> {
         Some(lock) => File::from(lock),
         None => lock(&folders.state)?,
     };
+    let id = lock
+        .metadata()
+        .map(|meta| (meta.dev(), meta.ino()))
+        .map_err(|cause| KeeperError::state("read", state, cause))?;
     // Fails only if we lead a process group already (started by hand from a shell); then Ctrl-C is ignored all the same.
     let _ = rustix::process::setsid();
     let diary = Diary::new(folders.state.join("keeper.log"));
@@ -116,7 +120,7 @@ pub fn run(state: &Path, take_over: bool) -> Result<(), KeeperError> {
     };
     let data = EventData::new_u64(Token::Listener.pack());
     epoll::add(&epoll, connections.listener(), data, EventFlags::IN).map_err(KeeperError::kernel("epoll"))?;
-    let mut units = Units::new(folders, clone()?, |source| Token::Unit(source).pack(), limits.clone(), low, diary)
+    let mut units = Units::new(folders, clone()?, |source| Token::Unit(source).pack(), limits.clone(), low, id, diary)
         .map_err(|cause| KeeperError::Kernel { what: "pipes", cause })?;
     let handovers = match written {
         Some(written) => {
@@ -134,7 +138,9 @@ pub fn run(state: &Path, take_over: bool) -> Result<(), KeeperError> {
     let mut server =
         Server { epoll, signals, connections, units, uncalled, leaving: false, lock, limits, state, handovers };
     let result = server.serve();
-    server.connections.close();
+    if !server.units.lost() {
+        server.connections.close();
+    }
     server.units.leave();
     server.units.diary.note("keeper ended; what runs, runs on");
     result
@@ -157,7 +163,7 @@ fn prepare(state: &Path) -> Result<Folders, KeeperError> {
 
 /// The kernel frees the lock when this process is gone, however it went.
 fn lock(state: &Path) -> Result<File, KeeperError> {
-    let path = state.join("keeper.lock");
+    let path = state.join(handover::LOCK_FILE);
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = open.map_err(|cause| KeeperError::state("open", &path, cause))?;
     match file.try_lock() {
@@ -224,6 +230,10 @@ impl Server {
             self.units.turn();
             self.units.due();
             self.tell();
+            if self.units.lost() {
+                self.units.diary.note("the state folder is another one now; this keeper ends, what runs, runs on");
+                break;
+            }
             if let Some(at) = self.uncalled
                 && at <= clock::tick()
             {

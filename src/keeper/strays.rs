@@ -15,17 +15,26 @@ use crate::model::time::Timestamp;
 pub(super) struct Found {
     pub unit: Name,
     pub digest: Digest,
+    /// Which start it comes from.
+    pub birth: String,
     pub pid: u32,
     pub stat: Stat,
 }
 
 impl Found {
-    /// Signals its group, if it is still there.
+    /// Whether it leads a group as what a keeper starts does: its group, and never its session.
+    pub(super) fn leads(&self) -> bool {
+        self.stat.group == self.pid && self.stat.session != self.pid
+    }
+
+    /// Signals it, with its group if it leads one, if it is still there.
     pub(super) fn signal(&self, signal: Signal) {
-        if let Some(pid) = Pid::from_raw(self.pid.cast_signed())
-            && find::lives(self.pid, self.stat.start_ticks)
-        {
-            let _ = rustix::process::kill_process_group(pid, signal);
+        let Some(pid) = Pid::from_raw(self.pid.cast_signed()) else { return };
+        if find::lives(self.pid, self.stat.start_ticks) {
+            let _ = match self.stat.group == self.pid {
+                true => rustix::process::kill_process_group(pid, signal),
+                false => rustix::process::kill_process(pid, signal),
+            };
         }
     }
 
@@ -39,16 +48,20 @@ impl Found {
     }
 }
 
-/// Looks through all processes. `known` are the units' own. Ordered by start, the newest first.
-pub(super) fn find(state_id: &str, known: &BTreeSet<u32>) -> Vec<Found> {
+/// Looks through all processes. `known` are the units' own. With `closely` those that lead no group are looked at too: what a dead
+/// leader left behind. Ordered by start, the oldest first, so that who leads comes before what came from it.
+pub(super) fn find(state_id: &str, known: &BTreeSet<u32>, closely: bool) -> Vec<Found> {
     let all = find::all();
-    let likely = all.iter().filter(|(pid, stat)| candidate(**pid, stat) && !known.contains(pid));
+    let fits = |pid: u32, stat: &Stat| stat.alive() && (closely || candidate(pid, stat));
+    let likely = all.iter().filter(|(pid, stat)| fits(**pid, stat) && !known.contains(pid));
     let likely = likely.filter(|(pid, _)| !descends(**pid, known, &all));
     let mut found: Vec<Found> = likely
         .filter_map(|(pid, stat)| {
             let mark = find::mark(*pid)?;
-            let (unit, digest) = mark.strip_prefix(state_id)?.strip_prefix('/')?.split_once('/')?;
+            let (unit, rest) = mark.strip_prefix(state_id)?.strip_prefix('/')?.split_once('/')?;
+            let (digest, birth) = rest.split_once('/').unwrap_or((rest, ""));
             Some(Found {
+                birth: birth.to_owned(),
                 unit: Name::new(unit).ok()?,
                 digest: serde_json::from_value::<Digest>(digest.into()).ok()?,
                 pid: *pid,
@@ -56,13 +69,13 @@ pub(super) fn find(state_id: &str, known: &BTreeSet<u32>) -> Vec<Found> {
             })
         })
         .collect();
-    found.sort_by_key(|f| std::cmp::Reverse((f.stat.start_ticks, f.pid)));
+    found.sort_by_key(|f| (f.stat.start_ticks, f.pid));
     found
 }
 
 /// What a keeper starts leads its group and never its session.
 fn candidate(pid: u32, stat: &Stat) -> bool {
-    stat.alive() && stat.group == pid && stat.session != pid
+    stat.group == pid && stat.session != pid
 }
 
 /// A unit's process may start groups of its own; they are its business.
