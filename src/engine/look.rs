@@ -12,18 +12,20 @@ use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
 use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
 use crate::kinds::service::observe::{self, Record, State};
+use crate::kinds::service::plan::PORT_GRACE;
 use crate::kinds::{Spec, schema};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::overriding::Override;
 use crate::model::source::SourceFile;
 use crate::model::span::Span;
-use crate::model::time::Timestamp;
+use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::plan::{Leaving, record_of};
 use crate::ports::files::FileError;
-use crate::ports::keeper::Unit;
+use crate::ports::keeper::{Phase, Unit};
 use crate::ports::probes::Verdict;
+use crate::ports::sockets::{Listening, Sought};
 use crate::ports::store::{JournalLine, Owned};
 use crate::ports::world::{Commands, Facts};
 use crate::ports::{Look, PortError};
@@ -74,12 +76,17 @@ impl Engine {
         let overrides = self.overrides(|id| desired.resources.contains_key(id), &owned, mode.dry || busy.is_some())?;
         let wall = self.world.clock.wall();
         let (leaving, unconfirmed) = self.leaving(&desired, &owned, mode);
-        let listeners = self.world.sockets.listeners();
-        let busy_ports: BTreeSet<u16> =
-            listeners.as_ref().map(|l| l.by_port.keys().copied().collect()).unwrap_or_default();
+        // Before the units: what listens in it and belongs to one is then in the list.
+        let table = self.world.sockets.table();
+        let busy_ports = table.as_ref().map(|t| t.iter().map(|row| row.port).collect()).unwrap_or_default();
         let ports = ports::assign(&desired, &owned, &busy_ports, hub.port_range);
+        let units = self.world.keeper.list().await;
+        let listeners = table.map(|table| {
+            let sought = sought(&table, units.as_deref().unwrap_or_default(), &ports, self.world.clock.now());
+            self.world.sockets.holders(&table, &sought)
+        });
         let facts = Facts {
-            units: self.world.keeper.list().await,
+            units,
             listeners,
             rows: self.world.registry.rows(&home),
             wanted_rows: wanted_rows(&desired, &ports),
@@ -229,6 +236,22 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// Whose sockets matter: whoever is on a port of ours; and all of them, when a unit that should listen on its port by now does
+/// not, because it may listen elsewhere by way of a child.
+fn sought(table: &[Listening], units: &[Unit], ports: &BTreeMap<Name, u16>, now: Tick) -> Sought {
+    let late = |unit: &Unit| {
+        let up = unit.process.as_ref().is_some_and(|p| unit.phase == Phase::Running && p.uptime(now) >= PORT_GRACE);
+        let port = ports.get(&unit.name).filter(|_| up);
+        port.is_some_and(|port| !table.iter().any(|row| row.port == *port))
+    };
+    Sought {
+        units: units.iter().filter_map(|u| Some(u.process.as_ref()?.pid)).collect(),
+        keepers: units.iter().filter_map(|u| u.held_by).collect(),
+        ports: ports.values().copied().collect(),
+        all: units.iter().any(late),
     }
 }
 
