@@ -43,6 +43,9 @@ pub(super) struct Looked {
     pub leaving: BTreeMap<ResourceId, Leaving>,
     pub open: Vec<JournalLine>,
     pub seen: BTreeMap<Name, Observed<State>>,
+    /// What was ready before and has not answered yet, because its probe was begun by this look (see [`Engine::hear`]).
+    pub unanswered: BTreeSet<Name>,
+    pub facts: Facts,
     pub ports: BTreeMap<Name, u16>,
     pub hub: HubSpec,
     pub home: PathBuf,
@@ -96,8 +99,24 @@ impl Engine {
             home: home.clone(),
             key: self.world.store.key()?,
         };
-        let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode).await;
-        Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, wall, busy, overrides })
+        let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode);
+        let unanswered = unanswered(&seen, mode);
+        Ok(Looked {
+            desired,
+            owned,
+            leaving,
+            open,
+            seen,
+            unanswered,
+            facts,
+            ports,
+            hub,
+            home,
+            unconfirmed,
+            wall,
+            busy,
+            overrides,
+        })
     }
 
     /// Files to desired. Each file is read again only when its text changed.
@@ -183,7 +202,7 @@ impl Engine {
         (confirmed.into_iter().map(|id| (id.clone(), read(&id))).collect(), waiting)
     }
 
-    async fn observe(
+    fn observe(
         &self,
         desired: &Desired,
         leaving: &BTreeMap<ResourceId, Leaving>,
@@ -216,11 +235,31 @@ impl Engine {
             };
             seen.insert(id.name.clone(), state);
         }
-        first_answers(&look, &mut seen, mode).await;
         for id in leaving.keys().filter(|id| id.kind == KindName::Service) {
             seen.insert(id.name.clone(), observe::observe_unit(&look, &id.name, now));
         }
         seen
+    }
+
+    /// Waits for the first answers of what was ready before: a fresh process knows nothing of probes yet, and a look at a converged
+    /// machine is to say so at once.
+    pub(super) async fn hear(&self, looked: &mut Looked, mode: Mode) {
+        // Twice: readiness is asked when the startup probe has passed.
+        for _ in 0..2 {
+            if looked.unanswered.is_empty() {
+                return;
+            }
+            self.world.probes.settle(FIRST_ANSWERS).await;
+            let look = Look::new(&self.world, &looked.facts);
+            for name in &looked.unanswered {
+                if let Some(Observed::Present(state)) = looked.seen.get_mut(name) {
+                    state.health = health::health(&look, name, state.unit.as_ref(), state.inputs.as_ref());
+                }
+            }
+            looked.unanswered = unanswered(&looked.seen, mode);
+        }
+        // What has not answered in this time counts as it is.
+        looked.unanswered.clear();
     }
 
     /// Tells the keeper which processes answered their probes. A fact for its restart table, not a change of the world.
@@ -276,28 +315,15 @@ fn is_probed(state: &State) -> bool {
     matches!(&state.inputs, Some(Ok(inputs)) if matches!(inputs.probing.readiness, Some(Way::Ask(_))))
 }
 
-/// A fresh process knows nothing of probes yet. What was ready before is asked once before anything is said of it, so that a look at
-/// a converged machine says so at once; a run that only looks asks everything.
-async fn first_answers(look: &Look<'_>, seen: &mut BTreeMap<Name, Observed<State>>, mode: Mode) {
-    let unasked = |state: &State| {
-        let before = state.unit.as_ref().is_some_and(|u| u.ready || mode.dry);
+/// What was ready before and has not answered yet; a run that only looks asks everything. What is to be replaced need not answer.
+fn unanswered(seen: &BTreeMap<Name, Observed<State>>, mode: Mode) -> BTreeSet<Name> {
+    let is = |state: &State| {
+        let launch = state.inputs.as_ref().and_then(|inputs| inputs.as_ref().ok()).map(|inputs| &inputs.launch.digest);
+        let before = state.unit.as_ref().is_some_and(|u| mode.dry || u.ready && launch == Some(&u.digest));
         before && state.health.verdict == Verdict::Pending && is_probed(state)
     };
-    let is_unasked = |seen: &Observed<State>| matches!(seen, Observed::Present(state) if unasked(state));
-    // Twice: readiness is asked when the startup probe has passed.
-    for _ in 0..2 {
-        if !seen.values().any(is_unasked) {
-            return;
-        }
-        look.probes().settle(FIRST_ANSWERS).await;
-        for (name, seen) in seen.iter_mut() {
-            if let Observed::Present(state) = seen
-                && unasked(state)
-            {
-                state.health = health::health(look, name, state.unit.as_ref(), state.inputs.as_ref());
-            }
-        }
-    }
+    let unanswered = seen.iter().filter(|(_, seen)| matches!(seen, Observed::Present(state) if is(state)));
+    unanswered.map(|(name, _)| name.clone()).collect()
 }
 
 /// All origins under which the hub is reached: its issuer, those the Hub names, and the loopback ones.
