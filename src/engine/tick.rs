@@ -240,11 +240,8 @@ impl Engine {
         let mut untold = None;
         if !mode.dry {
             (report.deaths, untold) = self.tell_deaths(looked)?;
-            if !changed.is_empty() {
-                self.world.store.set_conditions(&changed)?;
-            }
-            if !events.is_empty() {
-                self.world.store.record(&events)?;
+            if !changed.is_empty() || !events.is_empty() {
+                self.world.store.set_conditions(&changed, &events)?;
             }
         }
         let busy_now = !report.steps.is_empty() || looked.unconfirmed;

@@ -381,8 +381,8 @@ impl Store for Pretend {
     fn conditions(&self) -> Result<BTreeMap<ResourceId, Vec<Condition>>, StoreError> {
         self.stored("store.conditions", || self.store.conditions())
     }
-    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)]) -> Result<(), StoreError> {
-        self.stored("store.set_conditions", || self.store.set_conditions(all))
+    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)], events: &[Event]) -> Result<(), StoreError> {
+        self.stored("store.set_conditions", || self.store.set_conditions(all, events))
     }
     fn overrides(&self) -> Result<Vec<Override>, StoreError> {
         self.stored("store.overrides", || self.store.overrides())
