@@ -22,6 +22,9 @@ mod table;
 /// Longest part of a command line that is shown: enough to recognise a program, and one line on a terminal.
 const COMMAND_SHOWN: usize = 200;
 
+/// A process that probably holds a socket either does at the first look, or is found when it matters.
+const GUESSES: u8 = 1;
+
 /// How often a socket is searched for whose process may not be looked at (another user's). A second search covers a process
 /// that handed the socket on during the first.
 const SEARCHES: u8 = 2;
@@ -106,19 +109,25 @@ impl Memory {
                 (found.guesses, found.searches) = (0, 0);
             }
         }
-        let guessed = self.unclaimed(inodes.iter().copied(), |found| &mut found.guesses);
+        let guessed = self.unclaimed(inodes.iter().copied(), GUESSES, |found| &mut found.guesses);
         self.find(&guessed, sought.units.iter().chain(&sought.keepers).copied());
         let matters = |row: &&Listening| row.inode != 0 && (sought.all || sought.ports.contains(&row.port));
-        let missing = self.unclaimed(table.iter().filter(matters).map(|row| row.inode), |found| &mut found.searches);
+        let missing =
+            self.unclaimed(table.iter().filter(matters).map(|row| row.inode), SEARCHES, |found| &mut found.searches);
         self.find(&missing, processes());
     }
 
     /// Those without a known process that were not searched for too often yet; this time is counted.
-    fn unclaimed(&mut self, of: impl Iterator<Item = u64>, count: impl Fn(&mut Found) -> &mut u8) -> BTreeSet<u64> {
+    fn unclaimed(
+        &mut self,
+        of: impl Iterator<Item = u64>,
+        at_most: u8,
+        count: impl Fn(&mut Found) -> &mut u8,
+    ) -> BTreeSet<u64> {
         let mut wanted = BTreeSet::new();
         for inode in of {
             let found = self.found.entry(inode).or_default();
-            if found.holders.is_empty() && *count(found) < SEARCHES && wanted.insert(inode) {
+            if found.holders.is_empty() && *count(found) < at_most && wanted.insert(inode) {
                 *count(found) += 1;
             }
         }
