@@ -234,7 +234,24 @@ fn begin(step: &Step, id: &StepId, looked: &Looked, at: crate::model::time::Time
         source: step.source.to_string(),
         at,
         claim: claim(step, looked),
+        lasting: !looked.owned.contains_key(&step.resource) || !concerns_processes_alone(step),
     }
+}
+
+/// Whether nothing but processes is changed by it, none of which outlives a loss of power.
+fn concerns_processes_alone(step: &Step) -> bool {
+    matches!(
+        step.service(),
+        Some(
+            ServiceAction::Spawn(_)
+                | ServiceAction::Restart { .. }
+                | ServiceAction::Update(_)
+                | ServiceAction::Heal { .. }
+                | ServiceAction::Run { slot: None, .. }
+                | ServiceAction::Stop
+                | ServiceAction::StopStrays
+        )
+    )
 }
 
 /// What the ledger holds from the beginning of the step on.

@@ -12,18 +12,20 @@ use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
 use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
 use crate::kinds::service::observe::{self, Record, State};
+use crate::kinds::service::plan::PORT_GRACE;
 use crate::kinds::{Spec, schema};
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::overriding::Override;
 use crate::model::source::SourceFile;
 use crate::model::span::Span;
-use crate::model::time::Timestamp;
+use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::plan::{Leaving, record_of};
 use crate::ports::files::FileError;
-use crate::ports::keeper::Unit;
+use crate::ports::keeper::{Phase, Unit};
 use crate::ports::probes::Verdict;
+use crate::ports::sockets::{Listening, Sought};
 use crate::ports::store::{JournalLine, Owned};
 use crate::ports::world::{Commands, Facts};
 use crate::ports::{Look, PortError};
@@ -41,6 +43,9 @@ pub(super) struct Looked {
     pub leaving: BTreeMap<ResourceId, Leaving>,
     pub open: Vec<JournalLine>,
     pub seen: BTreeMap<Name, Observed<State>>,
+    /// What was ready before and has not answered yet, because its probe was begun by this look (see [`Engine::hear`]).
+    pub unanswered: BTreeSet<Name>,
+    pub facts: Facts,
     pub ports: BTreeMap<Name, u16>,
     pub hub: HubSpec,
     pub home: PathBuf,
@@ -74,12 +79,17 @@ impl Engine {
         let overrides = self.overrides(|id| desired.resources.contains_key(id), &owned, mode.dry || busy.is_some())?;
         let wall = self.world.clock.wall();
         let (leaving, unconfirmed) = self.leaving(&desired, &owned, mode);
-        let listeners = self.world.sockets.listeners();
-        let busy_ports: BTreeSet<u16> =
-            listeners.as_ref().map(|l| l.by_port.keys().copied().collect()).unwrap_or_default();
+        // Before the units: what listens in it and belongs to one is then in the list.
+        let table = self.world.sockets.table();
+        let busy_ports = table.as_ref().map(|t| t.iter().map(|row| row.port).collect()).unwrap_or_default();
         let ports = ports::assign(&desired, &owned, &busy_ports, hub.port_range);
+        let units = self.world.keeper.list().await;
+        let listeners = table.map(|table| {
+            let sought = sought(&table, units.as_deref().unwrap_or_default(), &ports, self.world.clock.now());
+            self.world.sockets.holders(&table, &sought)
+        });
         let facts = Facts {
-            units: self.world.keeper.list().await,
+            units,
             listeners,
             rows: self.world.registry.rows(&home),
             wanted_rows: wanted_rows(&desired, &ports),
@@ -89,8 +99,24 @@ impl Engine {
             home: home.clone(),
             key: self.world.store.key()?,
         };
-        let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode).await;
-        Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, wall, busy, overrides })
+        let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode);
+        let unanswered = unanswered(&seen, mode);
+        Ok(Looked {
+            desired,
+            owned,
+            leaving,
+            open,
+            seen,
+            unanswered,
+            facts,
+            ports,
+            hub,
+            home,
+            unconfirmed,
+            wall,
+            busy,
+            overrides,
+        })
     }
 
     /// Files to desired. Each file is read again only when its text changed.
@@ -176,7 +202,7 @@ impl Engine {
         (confirmed.into_iter().map(|id| (id.clone(), read(&id))).collect(), waiting)
     }
 
-    async fn observe(
+    fn observe(
         &self,
         desired: &Desired,
         leaving: &BTreeMap<ResourceId, Leaving>,
@@ -209,11 +235,31 @@ impl Engine {
             };
             seen.insert(id.name.clone(), state);
         }
-        first_answers(&look, &mut seen, mode).await;
         for id in leaving.keys().filter(|id| id.kind == KindName::Service) {
             seen.insert(id.name.clone(), observe::observe_unit(&look, &id.name, now));
         }
         seen
+    }
+
+    /// Waits for the first answers of what was ready before: a fresh process knows nothing of probes yet, and a look at a converged
+    /// machine is to say so at once.
+    pub(super) async fn hear(&self, looked: &mut Looked, mode: Mode) {
+        // Twice: readiness is asked when the startup probe has passed.
+        for _ in 0..2 {
+            if looked.unanswered.is_empty() {
+                return;
+            }
+            self.world.probes.settle(FIRST_ANSWERS).await;
+            let look = Look::new(&self.world, &looked.facts);
+            for name in &looked.unanswered {
+                if let Some(Observed::Present(state)) = looked.seen.get_mut(name) {
+                    state.health = health::health(&look, name, state.unit.as_ref(), state.inputs.as_ref());
+                }
+            }
+            looked.unanswered = unanswered(&looked.seen, mode);
+        }
+        // What has not answered in this time counts as it is.
+        looked.unanswered.clear();
     }
 
     /// Tells the keeper which processes answered their probes. A fact for its restart table, not a change of the world.
@@ -229,6 +275,22 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// Whose sockets matter: whoever is on a port of ours; and all of them, when a unit that should listen on its port by now does
+/// not, because it may listen elsewhere by way of a child.
+fn sought(table: &[Listening], units: &[Unit], ports: &BTreeMap<Name, u16>, now: Tick) -> Sought {
+    let late = |unit: &Unit| {
+        let up = unit.process.as_ref().is_some_and(|p| unit.phase == Phase::Running && p.uptime(now) >= PORT_GRACE);
+        let port = ports.get(&unit.name).filter(|_| up);
+        port.is_some_and(|port| !table.iter().any(|row| row.port == *port))
+    };
+    Sought {
+        units: units.iter().filter_map(|u| Some(u.process.as_ref()?.pid)).collect(),
+        keepers: units.iter().filter_map(|u| u.held_by).collect(),
+        ports: ports.values().copied().collect(),
+        all: units.iter().any(late),
     }
 }
 
@@ -253,28 +315,15 @@ fn is_probed(state: &State) -> bool {
     matches!(&state.inputs, Some(Ok(inputs)) if matches!(inputs.probing.readiness, Some(Way::Ask(_))))
 }
 
-/// A fresh process knows nothing of probes yet. What was ready before is asked once before anything is said of it, so that a look at
-/// a converged machine says so at once; a run that only looks asks everything.
-async fn first_answers(look: &Look<'_>, seen: &mut BTreeMap<Name, Observed<State>>, mode: Mode) {
-    let unasked = |state: &State| {
-        let before = state.unit.as_ref().is_some_and(|u| u.ready || mode.dry);
+/// What was ready before and has not answered yet; a run that only looks asks everything. What is to be replaced need not answer.
+fn unanswered(seen: &BTreeMap<Name, Observed<State>>, mode: Mode) -> BTreeSet<Name> {
+    let is = |state: &State| {
+        let launch = state.inputs.as_ref().and_then(|inputs| inputs.as_ref().ok()).map(|inputs| &inputs.launch.digest);
+        let before = state.unit.as_ref().is_some_and(|u| mode.dry || u.ready && launch == Some(&u.digest));
         before && state.health.verdict == Verdict::Pending && is_probed(state)
     };
-    let is_unasked = |seen: &Observed<State>| matches!(seen, Observed::Present(state) if unasked(state));
-    // Twice: readiness is asked when the startup probe has passed.
-    for _ in 0..2 {
-        if !seen.values().any(is_unasked) {
-            return;
-        }
-        look.probes().settle(FIRST_ANSWERS).await;
-        for (name, seen) in seen.iter_mut() {
-            if let Observed::Present(state) = seen
-                && unasked(state)
-            {
-                state.health = health::health(look, name, state.unit.as_ref(), state.inputs.as_ref());
-            }
-        }
-    }
+    let unanswered = seen.iter().filter(|(_, seen)| matches!(seen, Observed::Present(state) if is(state)));
+    unanswered.map(|(name, _)| name.clone()).collect()
 }
 
 /// All origins under which the hub is reached: its issuer, those the Hub names, and the loopback ones.

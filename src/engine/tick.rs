@@ -32,7 +32,7 @@ impl Engine {
     /// # Errors
     /// When the ledger fails, or the plan breaks its own rules. Nothing is half-recorded then.
     pub async fn tick(&mut self, mode: Mode, sink: Sink<'_>) -> Result<Report, EngineError> {
-        let looked = self.look(mode).await?;
+        let mut looked = self.look(mode).await?;
         if let (Some(busy), false) = (&looked.busy, mode.dry || mode.down) {
             let report = Report {
                 busy: Some(busy.clone()),
@@ -48,26 +48,12 @@ impl Engine {
         let requested = std::mem::take(&mut self.memory.requested);
         let now = self.world.clock.now();
         let recent = self.memory.removed_recently(now);
-        let input = Input {
-            desired: &looked.desired,
-            owned: &looked.owned,
-            leaving: &looked.leaving,
-            seen: &looked.seen,
-            ports: &looked.ports,
-            requested: &requested,
-            reopened: &self.memory.reopened,
-            admitted: &self.memory.admitted,
-            recent: &recent,
-            down: mode.down,
-            kick: mode.kick,
-            allow_prune: mode.allow_prune,
-            home: &looked.home,
-            trials: &trials,
-            replacing: &replacing,
-            now: looked.wall,
-            overrides: &looked.overrides,
-        };
-        let plan = plan::make(&input);
+        let mut plan = plan::make(&self.input(&looked, &requested, &recent, &trials, &replacing, mode));
+        if !looked.unanswered.is_empty() && needs_answers(&plan, &looked, mode) {
+            self.hear(&mut looked, mode).await;
+            plan = plan::make(&self.input(&looked, &requested, &recent, &trials, &replacing, mode));
+        }
+        let input = self.input(&looked, &requested, &recent, &trials, &replacing, mode);
         let checked = plan::check(plan, &input).map_err(|broken| EngineError::Plan(broken.join("; ")))?;
         self.memory.requested = requested;
         self.memory.still_replacing(&wave::replacing(checked.plan(), &replacing));
@@ -87,6 +73,36 @@ impl Engine {
         let executed = self.execute(&checked, &looked, sink).await?;
         self.close_open(&looked)?;
         self.report(&looked, &checked, executed, &trials, mode)
+    }
+
+    fn input<'a>(
+        &'a self,
+        looked: &'a Looked,
+        requested: &'a BTreeSet<Name>,
+        recent: &'a BTreeSet<ResourceId>,
+        trials: &'a BTreeMap<Name, Trial>,
+        replacing: &'a BTreeSet<Name>,
+        mode: Mode,
+    ) -> Input<'a> {
+        Input {
+            desired: &looked.desired,
+            owned: &looked.owned,
+            leaving: &looked.leaving,
+            seen: &looked.seen,
+            ports: &looked.ports,
+            requested,
+            reopened: &self.memory.reopened,
+            admitted: &self.memory.admitted,
+            recent,
+            down: mode.down,
+            kick: mode.kick,
+            allow_prune: mode.allow_prune,
+            home: &looked.home,
+            trials,
+            replacing,
+            now: looked.wall,
+            overrides: &looked.overrides,
+        }
     }
 
     /// The versions that are applied and not proven yet, of services that can go back.
@@ -161,6 +177,13 @@ impl Engine {
         for (id, standing) in &plan.standings {
             let circumstance = self.circumstance(id, standing, looked, checked);
             let old = before.get(id).map_or(&[][..], Vec::as_slice);
+            if looked.unanswered.contains(&id.name) && id.kind == KindName::Service {
+                // Nothing new is known of it. What was done is looked at again at once, and by then it has answered.
+                (unsettled, hope) = (true, true);
+                let standing = Standing { ready: true, ..standing.clone() };
+                report.resources.push(self.line(looked, id, &standing, &circumstance, old.to_vec(), &plan.hours));
+                continue;
+            }
             let conditions = status::conditions(standing, &circumstance, old, self.world.clock.wall());
             let acted = report.steps.iter().chain(&report.later).any(|s| s.resource == *id);
             // What has a step of its own under way is told by that step.
@@ -217,11 +240,8 @@ impl Engine {
         let mut untold = None;
         if !mode.dry {
             (report.deaths, untold) = self.tell_deaths(looked)?;
-            if !changed.is_empty() {
-                self.world.store.set_conditions(&changed)?;
-            }
-            if !events.is_empty() {
-                self.world.store.record(&events)?;
+            if !changed.is_empty() || !events.is_empty() {
+                self.world.store.set_conditions(&changed, &events)?;
             }
         }
         let busy_now = !report.steps.is_empty() || looked.unconfirmed;
@@ -324,6 +344,13 @@ impl Engine {
         let wake = report.wake.map(|at| Millis(at.0.saturating_sub(looked.wall.0).unsigned_abs()));
         young.chain(pause).chain(wake).chain([grown]).min()
     }
+}
+
+/// Whether the first answers of probes must be there before anything is done or said: for a run that only looks or has nothing to do,
+/// and for a step on, or behind, what has not answered.
+fn needs_answers(plan: &Plan, looked: &Looked, mode: Mode) -> bool {
+    let waits = |step: &plan::Step| step.gate.is_some() || looked.unanswered.contains(&step.resource.name);
+    mode.dry || plan.steps.is_empty() || plan.steps.iter().any(waits)
 }
 
 /// Whether something well by itself is put right again and again, and goes wrong again.

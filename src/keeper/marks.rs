@@ -209,9 +209,17 @@ pub(super) fn write(run: &Path, mark: &Mark) -> io::Result<()> {
         // Always as long, so that nothing of a longer one stays behind.
         bytes.resize(PAGE - 1, b' ');
         bytes.push(b'\n');
-        if let Ok(file) = fs::OpenOptions::new().write(true).open(&target)
-            && file.metadata()?.len() <= PAGE as u64
-        {
+        let there = fs::OpenOptions::new().write(true).open(&target);
+        let file = match there {
+            // Nothing of an earlier one can be lost. A keeper that is killed between the two calls leaves an empty file, which is no
+            // mark; its process is then found by its environment, as it is when there is no file.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Some(fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?)
+            }
+            Ok(file) if file.metadata()?.len() <= PAGE as u64 => Some(file),
+            _ => None,
+        };
+        if let Some(file) = file {
             return match file.write_at(&bytes, 0)? {
                 PAGE => Ok(()),
                 _ => Err(io::ErrorKind::WriteZero.into()),
@@ -330,6 +338,11 @@ mod tests {
             write(&run, &mark).expect("written");
             assert_eq!(read(folder.path()).expect("read").0, [mark.clone()]);
         }
+        // A keeper that was killed as it made a new mark left nothing in it; the next one fills it.
+        fs::write(run.join("web.json"), b"").expect("written");
+        assert_eq!(read(folder.path()).expect("read"), (Vec::new(), vec![run.join("web.json")]));
+        write(&run, &mark).expect("written");
+        assert_eq!(read(folder.path()).expect("read"), (vec![mark.clone()], Vec::new()));
         fs::write(run.join("torn.json"), b"{\"unit\":\"to").expect("written");
         fs::write(run.join("web.out"), b"").expect("written");
         let (marks, bad) = read(folder.path()).expect("read");

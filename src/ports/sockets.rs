@@ -1,6 +1,6 @@
 //! Who listens where, from the kernel's own tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::PortError;
 
@@ -51,8 +51,35 @@ impl Listeners {
     }
 }
 
+/// One listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listening {
+    pub port: u16,
+    /// User id of the socket's owner.
+    pub user: u32,
+    /// The number of the socket; it belongs to no other one as long as it lives.
+    pub inode: u64,
+}
+
+/// Whose sockets are looked for, and how hard. Finding the process behind a socket means reading the open files of processes, and
+/// there may be thousands of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// The processes of units. They probably hold what listens, so they are looked at first, and mostly alone. Whoever asks knows
+    /// them by name, so their commands are not read.
+    pub units: BTreeSet<u32>,
+    /// Others that may hold it for a unit.
+    pub keepers: BTreeSet<u32>,
+    /// Ports that matter: whoever listens there is found if it can be.
+    pub ports: BTreeSet<u16>,
+    /// Every port matters.
+    pub all: bool,
+}
+
 /// Looking only.
 pub trait Sockets {
-    /// One look at the kernel's socket tables.
-    fn listeners(&self) -> Result<Listeners, PortError>;
+    /// The listening sockets of this moment, from the kernel's table.
+    fn table(&self) -> Result<Vec<Listening>, PortError>;
+    /// The processes behind them. Those on a port that does not matter may stay unnamed.
+    fn holders(&self, table: &[Listening], sought: &Sought) -> Listeners;
 }

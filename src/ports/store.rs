@@ -44,6 +44,8 @@ pub struct Begin {
     pub at: Timestamp,
     /// Ownership is claimed before the effect: what a crash leaves behind is found through this.
     pub claim: Option<Owned>,
+    /// What it does, or claims for the first time, is still there after a loss of power. A process is not.
+    pub lasting: bool,
 }
 
 /// A step that was done, or not.
@@ -94,7 +96,9 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
-/// The ledger's verbs. Each call is one transaction.
+/// The ledger's verbs. Each call is one transaction, and what it wrote survives the end of this process. A loss of power is survived
+/// by overrides, settings and lasting steps, and by all that was written before them; the rest follows within seconds, and what is lost
+/// of it is found by looking: a step is open again, an event of the last seconds is not told.
 pub trait Store {
     /// Everything we own, by identity.
     fn owned(&self) -> Result<BTreeMap<ResourceId, Owned>, StoreError>;
@@ -112,8 +116,9 @@ pub trait Store {
     fn events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError>;
     /// The conditions as last stored.
     fn conditions(&self) -> Result<BTreeMap<ResourceId, Vec<Condition>>, StoreError>;
-    /// Replaces the conditions of these resources; an empty list removes the resource's row.
-    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)]) -> Result<(), StoreError>;
+    /// Replaces the conditions of these resources and stores what is to be told of that, in one transaction; an empty list removes
+    /// the resource's row.
+    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)], events: &[Event]) -> Result<(), StoreError>;
     /// The overrides that people took, in force or over.
     fn overrides(&self) -> Result<Vec<Override>, StoreError>;
     /// Takes an override; a resource has one at a time. One that is released from the ledger loses its own in the same transaction.

@@ -33,7 +33,7 @@ use crate::ports::machine::{Account, Machine, Powers};
 use crate::ports::probes::{Ask, Probe, Probes, Role, Verdict};
 use crate::ports::registry::{Registry, Row};
 use crate::ports::secrets::Secrets;
-use crate::ports::sockets::{Holder, Listeners, Sockets};
+use crate::ports::sockets::{Holder, Listeners, Listening, Sockets, Sought};
 use crate::ports::store::{Begin, EventQuery, Finish, JournalLine, Owned, Store, StoreError};
 use crate::ports::world::Place;
 use crate::ports::{Answer, PortError, World};
@@ -257,21 +257,27 @@ impl Keeper for Pretend {
 }
 
 impl Sockets for Pretend {
-    fn listeners(&self) -> Result<Listeners, PortError> {
-        self.fate.effect("sockets.listeners", || {
+    /// A pretended socket is known by the process that opened it.
+    fn table(&self) -> Result<Vec<Listening>, PortError> {
+        self.fate.effect("sockets.table", || {
             let earth = self.earth.borrow();
-            let mut by_port: BTreeMap<u16, Vec<Holder>> = BTreeMap::new();
-            let mut groups = BTreeMap::new();
-            for (pid, proc) in earth.procs.iter().filter(|(_, p)| p.ready_at <= earth.now) {
-                groups.insert(*pid, *pid);
-                if let Some(port) = proc.port {
-                    let holder =
-                        Holder { pid: Some(*pid), user: Some("sim".to_owned()), command: Some("sim".to_owned()) };
-                    by_port.entry(port).or_default().push(holder);
-                }
-            }
-            Ok(Listeners { by_port, groups })
+            let up = earth.procs.iter().filter(|(_, p)| p.ready_at <= earth.now);
+            Ok(up.filter_map(|(pid, p)| Some(Listening { port: p.port?, user: 0, inode: (*pid).into() })).collect())
         })
+    }
+    fn holders(&self, table: &[Listening], sought: &Sought) -> Listeners {
+        let mut answer = Listeners::default();
+        for row in table {
+            let pid = u32::try_from(row.inode).expect("a pretended pid");
+            let named = sought.all || sought.units.contains(&pid) || sought.ports.contains(&row.port);
+            if named {
+                answer.groups.insert(pid, pid);
+            }
+            let word = Some("sim".to_owned());
+            let holder = Holder { pid: Some(pid).filter(|_| named), user: word.clone(), command: word };
+            answer.by_port.entry(row.port).or_default().push(holder);
+        }
+        answer
     }
 }
 
@@ -375,8 +381,8 @@ impl Store for Pretend {
     fn conditions(&self) -> Result<BTreeMap<ResourceId, Vec<Condition>>, StoreError> {
         self.stored("store.conditions", || self.store.conditions())
     }
-    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)]) -> Result<(), StoreError> {
-        self.stored("store.set_conditions", || self.store.set_conditions(all))
+    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)], events: &[Event]) -> Result<(), StoreError> {
+        self.stored("store.set_conditions", || self.store.set_conditions(all, events))
     }
     fn overrides(&self) -> Result<Vec<Override>, StoreError> {
         self.stored("store.overrides", || self.store.overrides())

@@ -2,7 +2,8 @@
 //!
 //! A look has two halves. Reading the socket table is cheap. Finding the process behind a socket means reading every
 //! open file of every process, so an answer is remembered by the socket's inode (a number that belongs to one socket as
-//! long as it lives) and later only checked: one `readlink` per listener. Nothing is scanned while no new listener appears.
+//! long as it lives) and later only checked: one `readlink` per listener. A new listener is looked for in the processes that
+//! probably hold it. All processes are read only for what is then still unclaimed and matters.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +14,16 @@ use std::mem::MaybeUninit;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::process::{Pid, getpgid};
 
-use self::table::Listening;
 use crate::ports::PortError;
-use crate::ports::sockets::{Holder, Listeners, Sockets};
+use crate::ports::sockets::{Holder, Listeners, Listening, Sockets, Sought};
 
 mod table;
 
 /// Longest part of a command line that is shown: enough to recognise a program, and one line on a terminal.
 const COMMAND_SHOWN: usize = 200;
+
+/// A process that probably holds a socket either does at the first look, or is found when it matters.
+const GUESSES: u8 = 1;
 
 /// How often a socket is searched for whose process may not be looked at (another user's). A second search covers a process
 /// that handed the socket on during the first.
@@ -47,6 +50,9 @@ struct Memory {
 #[derive(Default)]
 struct Found {
     holders: Vec<Held>,
+    /// How often it was searched for in the processes that probably hold it.
+    guesses: u8,
+    /// How often in all of them.
     searches: u8,
 }
 
@@ -65,12 +71,15 @@ impl ProcSockets {
 }
 
 impl Sockets for ProcSockets {
-    fn listeners(&self) -> Result<Listeners, PortError> {
+    fn table(&self) -> Result<Vec<Listening>, PortError> {
         let failed = |error| PortError::Retry(format!("the table of listening sockets cannot be read: {error}"));
-        let table = table::read().map_err(failed)?;
+        table::read().map_err(failed)
+    }
+
+    fn holders(&self, table: &[Listening], sought: &Sought) -> Listeners {
         let mut memory = self.memory.borrow_mut();
-        memory.refresh(&table);
-        Ok(memory.answer(&table))
+        memory.refresh(table, sought);
+        memory.answer(table, sought)
     }
 }
 
@@ -89,40 +98,61 @@ impl Found {
 
 impl Memory {
     /// Brings what is known up to date with the table, with a search only if there is something new in it.
-    fn refresh(&mut self, table: &[Listening]) {
+    fn refresh(&mut self, table: &[Listening], sought: &Sought) {
         let inodes: BTreeSet<u64> = table.iter().map(|row| row.inode).filter(|inode| *inode != 0).collect();
         self.found.retain(|inode, _| inodes.contains(inode));
-        let mut wanted = BTreeSet::new();
-        for inode in inodes {
-            let found = self.found.entry(inode).or_default();
+        for inode in &inodes {
+            let found = self.found.entry(*inode).or_default();
             let before = found.holders.len();
-            found.holders.retain(|held| socket_inode(&held.link) == Some(inode));
+            found.holders.retain(|held| socket_inode(&held.link) == Some(*inode));
             if before > found.holders.len() {
-                found.searches = 0;
-            }
-            if found.holders.is_empty() && found.searches < SEARCHES {
-                found.searches += 1;
-                wanted.insert(inode);
+                (found.guesses, found.searches) = (0, 0);
             }
         }
+        let guessed = self.unclaimed(inodes.iter().copied(), GUESSES, |found| &mut found.guesses);
+        self.find(&guessed, sought.units.iter().chain(&sought.keepers).copied());
+        let matters = |row: &&Listening| row.inode != 0 && (sought.all || sought.ports.contains(&row.port));
+        let missing =
+            self.unclaimed(table.iter().filter(matters).map(|row| row.inode), SEARCHES, |found| &mut found.searches);
+        self.find(&missing, processes());
+    }
+
+    /// Those without a known process that were not searched for too often yet; this time is counted.
+    fn unclaimed(
+        &mut self,
+        of: impl Iterator<Item = u64>,
+        at_most: u8,
+        count: impl Fn(&mut Found) -> &mut u8,
+    ) -> BTreeSet<u64> {
+        let mut wanted = BTreeSet::new();
+        for inode in of {
+            let found = self.found.entry(inode).or_default();
+            if found.holders.is_empty() && *count(found) < at_most && wanted.insert(inode) {
+                *count(found) += 1;
+            }
+        }
+        wanted
+    }
+
+    fn find(&mut self, wanted: &BTreeSet<u64>, among: impl Iterator<Item = u32>) {
         if wanted.is_empty() {
             return;
         }
-        search(&wanted, |inode, pid, link| {
-            let held = Held { pid, link, command: command_line(pid) };
+        search(wanted, among, |inode, pid, link| {
+            let held = Held { pid, link, command: None };
             self.found.entry(inode).or_default().holders.push(held);
         });
         for inode in wanted {
-            self.found.entry(inode).and_modify(|found| found.name_the_first_holder(inode));
+            self.found.entry(*inode).and_modify(|found| found.name_the_first_holder(*inode));
         }
     }
 
-    fn answer(&mut self, table: &[Listening]) -> Listeners {
+    fn answer(&mut self, table: &[Listening], sought: &Sought) -> Listeners {
         let users = self.users.get_or_insert_with(read_users);
         let mut answer = Listeners::default();
         for row in table {
             let user = Some(users.get(&row.user).cloned().unwrap_or_else(|| row.user.to_string()));
-            let known = self.found.get(&row.inode).map(|found| found.holders.as_slice()).unwrap_or_default();
+            let known = self.found.get_mut(&row.inode).map(|f| f.holders.as_mut_slice()).unwrap_or_default();
             let holders = answer.by_port.entry(row.port).or_default();
             if known.is_empty() {
                 holders.push(Holder { pid: None, user, command: None });
@@ -131,6 +161,10 @@ impl Memory {
             for held in known {
                 if holders.iter().any(|holder| holder.pid == Some(held.pid)) {
                     continue;
+                }
+                // Whoever asks knows these by name.
+                if held.command.is_none() && !sought.units.contains(&held.pid) {
+                    held.command = command_line(held.pid);
                 }
                 if let Some(group) = group_of(held.pid) {
                     answer.groups.insert(held.pid, group);
@@ -142,13 +176,13 @@ impl Memory {
     }
 }
 
-/// Goes once through the open files of all processes and calls `hit` with inode, process and link for each wanted socket.
+/// Goes once through the open files of these processes and calls `hit` with inode, process and link for each wanted socket.
 /// Processes that end meanwhile, or may not be looked at, are passed over.
-fn search(wanted: &BTreeSet<u64>, mut hit: impl FnMut(u64, u32, String)) {
+fn search(wanted: &BTreeSet<u64>, among: impl Iterator<Item = u32>, mut hit: impl FnMut(u64, u32, String)) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut buffer = Vec::with_capacity(ENTRIES_BUFFER);
     let mut link = [MaybeUninit::uninit(); LINK_BUFFER];
-    for pid in processes() {
+    for pid in among {
         let folder = format!("/proc/{pid}/fd");
         let Ok(folder_fd) = openat(CWD, &folder, flags, Mode::empty()) else { continue };
         let mut entries = RawDir::new(&folder_fd, buffer.spare_capacity_mut());
@@ -229,6 +263,12 @@ mod tests {
         listener.local_addr().expect("a bound listener has an address").port()
     }
 
+    /// A look that finds whatever can be found.
+    fn look(sockets: &ProcSockets) -> Listeners {
+        let everything = Sought { all: true, ..Sought::default() };
+        sockets.holders(&sockets.table().expect("a table"), &everything)
+    }
+
     /// A process in a group of its own that holds the listener as its standard input.
     fn handed_on(listener: TcpListener) -> Child {
         let mut command = Command::new("sleep");
@@ -241,10 +281,10 @@ mod tests {
         let sockets = ProcSockets::new();
         let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
         let port = port_of(&listener);
-        for look in ["searched", "remembered"] {
-            let seen = sockets.listeners().expect(look);
+        for turn in ["searched", "remembered"] {
+            let seen = look(&sockets);
             let holders = &seen.by_port[&port];
-            assert_eq!(holders.len(), 1, "{look}");
+            assert_eq!(holders.len(), 1, "{turn}");
             assert_eq!(holders[0].pid, Some(std::process::id()));
             let own = std::env::args().next().expect("a test has a name");
             assert!(holders[0].command.as_deref().is_some_and(|c| own.starts_with(&c[..c.len().min(own.len())])));
@@ -255,7 +295,7 @@ mod tests {
             assert!(seen.foreign(port, None).is_some());
         }
         drop(listener);
-        assert!(!sockets.listeners().expect("look").by_port.contains_key(&port));
+        assert!(!look(&sockets).by_port.contains_key(&port));
     }
 
     #[test]
@@ -263,24 +303,24 @@ mod tests {
         let sockets = ProcSockets::new();
         let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
         let port = port_of(&listener);
-        let ours = sockets.listeners().expect("look").by_port[&port].clone();
+        let ours = look(&sockets).by_port[&port].clone();
         assert_eq!(ours[0].pid, Some(std::process::id()));
         let kept = listener.try_clone().expect("a second descriptor");
         let mut child = handed_on(listener);
         // As long as both hold it, the one who opened it is named, by those who look for the first time as well.
         for sockets in [&sockets, &ProcSockets::new()] {
-            assert_eq!(sockets.listeners().expect("look").by_port[&port], ours);
+            assert_eq!(look(sockets).by_port[&port], ours);
         }
         drop(kept);
         // The holder that was remembered has let go of the socket, so it is searched for again.
-        let seen = sockets.listeners().expect("look");
+        let seen = look(&sockets);
         assert_eq!(seen.of_group(child.id()), [port]);
         let own_group = group_of(std::process::id());
         let holder = seen.foreign(port, own_group).expect("the child is not of our group");
         assert_eq!((holder.pid, holder.command.as_deref()), (Some(child.id()), Some("sleep 60")));
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
-        assert!(!sockets.listeners().expect("look").by_port.contains_key(&port));
+        assert!(!look(&sockets).by_port.contains_key(&port));
     }
 
     #[test]
@@ -289,7 +329,7 @@ mod tests {
         let port = port_of(&six);
         // Somebody else may have the same port on IPv4; then there is nothing to test.
         let Ok(_four) = TcpListener::bind(("127.0.0.1", port)) else { return };
-        let seen = ProcSockets::new().listeners().expect("look");
+        let seen = look(&ProcSockets::new());
         assert_eq!(seen.by_port[&port].len(), 1);
     }
 
@@ -300,7 +340,7 @@ mod tests {
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
         let (_server, _) = listener.accept().expect("it was connected to");
         drop(listener);
-        let seen = ProcSockets::new().listeners().expect("look");
+        let seen = look(&ProcSockets::new());
         let own = client.local_addr().expect("connected").port();
         assert!(!seen.by_port.contains_key(&port) && !seen.by_port.contains_key(&own));
     }
@@ -311,10 +351,32 @@ mod tests {
         // No process holds a socket with this number.
         let table = [Listening { port: 9, user: 4_000_000, inode: u64::MAX }];
         for _ in 0..5 {
-            memory.refresh(&table);
+            memory.refresh(&table, &Sought { all: true, ..Sought::default() });
         }
         assert_eq!(memory.found[&u64::MAX].searches, SEARCHES);
-        let seen = memory.answer(&table);
+        let seen = memory.answer(&table, &Sought::default());
         assert_eq!(seen.by_port[&9], [Holder { pid: None, user: Some("4000000".to_owned()), command: None }]);
+    }
+
+    #[test]
+    fn only_what_matters_is_searched_for_everywhere() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
+        let (port, own) = (port_of(&listener), std::process::id());
+        let pid_for = |sought: &Sought| {
+            let sockets = ProcSockets::new();
+            sockets.holders(&sockets.table().expect("a table"), sought).by_port[&port][0].pid
+        };
+        assert_eq!(pid_for(&Sought::default()), None);
+        assert_eq!(pid_for(&Sought { ports: BTreeSet::from([port]), ..Sought::default() }), Some(own));
+        assert_eq!(pid_for(&Sought { units: BTreeSet::from([own]), ..Sought::default() }), Some(own));
+        // What was of no interest at first is found when it is.
+        let sockets = ProcSockets::new();
+        let table = sockets.table().expect("a table");
+        for _ in 0..5 {
+            sockets.holders(&table, &Sought::default());
+        }
+        let sought = Sought { ports: BTreeSet::from([port]), ..Sought::default() };
+        let holder = &sockets.holders(&table, &sought).by_port[&port][0];
+        assert!(holder.pid == Some(own) && holder.command.is_some() && holder.user.is_some());
     }
 }

@@ -12,14 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, netlink};
 use rustix::net::{recv, sendto, socket_with};
 
-/// One listening socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Listening {
-    pub(super) port: u16,
-    /// User id of the socket's owner.
-    pub(super) user: u32,
-    pub(super) inode: u64,
-}
+use crate::ports::sockets::Listening;
 
 /// All listening sockets of the machine (of our network namespace), IPv4 and IPv6.
 pub(super) fn read() -> io::Result<Vec<Listening>> {

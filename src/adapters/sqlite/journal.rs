@@ -46,7 +46,7 @@ fn own(on: &Connection, owned: &Owned) -> Result<(), StoreError> {
 
 pub(super) fn begin(on: &Connection, step: &Begin) -> Result<(), StoreError> {
     let sql = "INSERT INTO journal (step, resource, action, reason, source, begun) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let Begin { step: id, resource, action, reason, source, at, claim } = step;
+    let Begin { step: id, resource, action, reason, source, at, claim, lasting: _ } = step;
     run(on, sql, params![id.0, resource.to_string(), action, reason, source, at.0])?;
     claim.as_ref().map_or(Ok(()), |claim| own(on, claim))
 }

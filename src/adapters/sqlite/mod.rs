@@ -33,6 +33,17 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Runs a change in one transaction, which is on the disk when this returns.
+    fn write_through<T>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.synchronous("FULL").map_err(open::explain)?;
+        let answer = self.write(change);
+        self.synchronous("NORMAL").map_err(open::explain)?;
+        answer
+    }
+
     /// Runs a change in one transaction. When it fails, or the process dies in it, nothing was written.
     fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let behavior = TransactionBehavior::Immediate;
@@ -54,7 +65,8 @@ impl Store for Ledger {
         if steps.is_empty() {
             return Ok(());
         }
-        self.write(|tx| steps.iter().try_for_each(|step| journal::begin(tx, step)))
+        let change = |tx: &Transaction<'_>| steps.iter().try_for_each(|step| journal::begin(tx, step));
+        if steps.iter().any(|step| step.lasting) { self.write_through(change) } else { self.write(change) }
     }
     fn finish(&self, steps: &[Finish]) -> Result<(), StoreError> {
         if steps.is_empty() {
@@ -80,23 +92,26 @@ impl Store for Ledger {
     fn conditions(&self) -> Result<BTreeMap<ResourceId, Vec<Condition>>, StoreError> {
         history::conditions(&self.connection)
     }
-    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)]) -> Result<(), StoreError> {
-        if all.is_empty() {
+    fn set_conditions(&self, all: &[(ResourceId, Vec<Condition>)], events: &[Event]) -> Result<(), StoreError> {
+        if all.is_empty() && events.is_empty() {
             return Ok(());
         }
-        self.write(|tx| all.iter().try_for_each(|(id, conditions)| history::set_conditions(tx, id, conditions)))
+        self.write(|tx| {
+            all.iter().try_for_each(|(id, conditions)| history::set_conditions(tx, id, conditions))?;
+            events.iter().try_for_each(|event| history::record(tx, event))
+        })
     }
     fn overrides(&self) -> Result<Vec<Override>, StoreError> {
         overrides::all(&self.connection)
     }
     fn put_override(&self, over: &Override) -> Result<(), StoreError> {
-        self.write(|tx| overrides::put(tx, over))
+        self.write_through(|tx| overrides::put(tx, over))
     }
     fn drop_overrides(&self, of: &[ResourceId]) -> Result<(), StoreError> {
         if of.is_empty() {
             return Ok(());
         }
-        self.write(|tx| of.iter().try_for_each(|id| overrides::remove(tx, id)))
+        self.write_through(|tx| of.iter().try_for_each(|id| overrides::remove(tx, id)))
     }
     fn history(&self, id: &ResourceId, limit: usize) -> Result<Vec<JournalLine>, StoreError> {
         journal::history(&self.connection, id, limit)
@@ -113,7 +128,7 @@ impl Store for Ledger {
     fn set(&self, name: &str, value: &str) -> Result<(), StoreError> {
         let sql = "INSERT INTO setting (name, value) VALUES (?1, ?2)
             ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value <> excluded.value";
-        self.write(|tx| run(tx, sql, params![name, value]).map(drop))
+        self.write_through(|tx| run(tx, sql, params![name, value]).map(drop))
     }
     fn trim(&self, journal: usize, events: usize) -> Result<(), StoreError> {
         self.write(|tx| {

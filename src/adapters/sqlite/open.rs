@@ -111,14 +111,21 @@ impl Ledger {
 
     fn set_up(&self) -> rusqlite::Result<()> {
         self.connection.busy_timeout(BUSY_TIMEOUT)?;
-        // A transaction is on the disk when its call returns: effects follow that must not be forgotten.
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.synchronous("NORMAL")?;
         self.connection.pragma_update(None, "foreign_keys", "ON")?;
         self.connection.pragma_update(None, "trusted_schema", "OFF")?;
         let _: i64 =
             self.connection
                 .query_row(&format!("PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT}"), [], |r| r.get(0))?;
         Ok(())
+    }
+
+    /// How much a commit waits for. In WAL mode a commit is seen by whoever opens the file next as soon as it returns, so the end of
+    /// this process loses nothing in either mode, and the file is whole in either mode. FULL waits for the disk too, for a loss of
+    /// power. No process lives after that, so a claim on one need not; what is still there then is to be known then, and waits.
+    /// A transaction that is synced takes all before it along: they are in the same file, in their order.
+    pub(super) fn synchronous(&self, mode: &str) -> rusqlite::Result<()> {
+        self.connection.pragma_update(None, "synchronous", mode)
     }
 
     /// Runs what is missing. One that is up to date is not written to.

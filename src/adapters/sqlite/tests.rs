@@ -36,6 +36,7 @@ fn begin(step: &str, name: &str, claim: Option<Owned>) -> Begin {
         source: "manifests/a.yaml:1:1".into(),
         at: Timestamp(1_000),
         claim,
+        lasting: true,
     }
 }
 
@@ -229,8 +230,8 @@ fn trimming_keeps_the_newest_and_whatever_is_open() {
 fn conditions_and_settings_are_replaced_and_removed() {
     let ledger = Ledger::in_memory().expect("memory");
     let (yes, no) = (vec![condition(ConditionStatus::True)], vec![condition(ConditionStatus::False)]);
-    ledger.set_conditions(&[(id("Service/a"), yes.clone()), (id("Service/b"), yes)]).expect("set");
-    ledger.set_conditions(&[(id("Service/a"), no.clone()), (id("Service/b"), vec![])]).expect("set");
+    ledger.set_conditions(&[(id("Service/a"), yes.clone()), (id("Service/b"), yes)], &[]).expect("set");
+    ledger.set_conditions(&[(id("Service/a"), no.clone()), (id("Service/b"), vec![])], &[]).expect("set");
     assert_eq!(ledger.conditions().expect("read"), BTreeMap::from([(id("Service/a"), no)]));
     assert_eq!(ledger.get("tree").expect("get"), None);
     ledger.set("tree", "1").expect("set");
@@ -245,7 +246,7 @@ fn what_changes_nothing_writes_nothing() {
     let conditions = vec![(id("Service/a"), vec![condition(ConditionStatus::True)])];
     ledger.begin(&[begin("1", "Service/a", Some(owned("Service/a", 1)))]).expect("begin");
     ledger.finish(&[finish("1", "Service/a", Then::Keep)]).expect("finish");
-    ledger.set_conditions(&conditions).expect("set");
+    ledger.set_conditions(&conditions, &[]).expect("set");
     ledger.set("a", "b").expect("set");
     let without_shm = |mut files: BTreeMap<PathBuf, Vec<u8>>| {
         // Readers mark their place in the shared memory file, which is never on its way to the disk.
@@ -257,7 +258,7 @@ fn what_changes_nothing_writes_nothing() {
     tell(&ledger);
     ledger.get("a").expect("get");
     ledger.set("a", "b").expect("same");
-    ledger.set_conditions(&conditions).expect("same");
+    ledger.set_conditions(&conditions, &[]).expect("same");
     ledger.begin(&[]).expect("none");
     ledger.finish(&[]).expect("none");
     ledger.record(&[]).expect("none");
@@ -282,7 +283,7 @@ fn a_new_ledger_is_private_durable_and_has_one_key() {
         let sql = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
         ledger.connection.query_row(&sql, [], |row| row.get(0)).expect(name)
     };
-    assert_eq!([pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")], ["wal", "2", "1"]);
+    assert_eq!([pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")], ["wal", "1", "1"]);
     let key = ledger.key().expect("key");
     assert_ne!(key, [0; 32]);
     drop(ledger);
@@ -370,7 +371,7 @@ fn freeze(path: &Path) {
     ledger.finish(&[finish("s-1", "Service/vault", Then::Keep)]).expect("finish");
     ledger.begin(&[begin("s-2", "Service/vault", None)]).expect("begin");
     ledger.record(&[event("Hub/home", 5)]).expect("record");
-    ledger.set_conditions(&[(id("Service/vault"), vec![condition(ConditionStatus::True)])]).expect("set");
+    ledger.set_conditions(&[(id("Service/vault"), vec![condition(ConditionStatus::True)])], &[]).expect("set");
     ledger.connection.execute_batch("VACUUM").expect("small");
 }
 

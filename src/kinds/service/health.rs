@@ -12,6 +12,11 @@ use crate::ports::Look;
 use crate::ports::keeper::{Launch, Notify, Phase, Unit};
 use crate::ports::probes::{Ask, Probe, Role, Verdict};
 
+/// How often the port of a ready service is asked when no probe is declared. That a process ended the keeper says at once; a connection
+/// tells only of one that lives and does not listen any more, which is rare. Each wakes the module and us, so a thousand services asked
+/// every 5 s would keep a percent of a core busy.
+const PORT_PERIOD: Millis = Millis(30_000);
+
 /// How one of the three questions is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -77,7 +82,11 @@ pub fn probing(setting: &Setting<'_>, found: &Found, launch: &Launch) -> Probing
             (Some(port), None) => Some(Ask::Tcp { port }),
             (None, _) => None,
         };
-        probing.readiness = ask.map(|ask| Way::Ask(probe(Role::Readiness, &ProbeSpec::default(), ask)));
+        let default = match ask {
+            Some(Ask::Tcp { .. }) => ProbeSpec { period: PORT_PERIOD, failure_threshold: 2, ..ProbeSpec::default() },
+            _ => ProbeSpec::default(),
+        };
+        probing.readiness = ask.map(|ask| Way::Ask(probe(Role::Readiness, &default, ask)));
     }
     probing
 }
