@@ -18,7 +18,7 @@ pub async fn run(
     desk: Desk<'_>,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let all = unless_cancelled(desk.cancel, control.get()).await?;
+    let all = unless_cancelled(desk.cancel, control.get()).await?.resources;
     let id = names::one(&all, &args.target)?;
     let mut description = unless_cancelled(desk.cancel, control.describe(&id)).await?;
     if description.log.is_empty() && id.kind == KindName::Service {

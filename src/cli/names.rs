@@ -8,6 +8,7 @@ use clap_complete::CompletionCandidate;
 use serde::Deserialize;
 
 use super::exit::Failure;
+use crate::model::condition::Reason;
 use crate::model::exit::Exit;
 use crate::model::id::{BadResourceId, KindName, Name, ResourceId};
 use crate::model::output::ResourceLine;
@@ -66,7 +67,8 @@ impl Target {
             Self::Kind(kind) => {
                 Name::new(&kind.as_str().to_ascii_lowercase()).map_err(|bad| Failure::new(Exit::Usage, bad.to_string()))
             }
-            Self::Id(id) => Err(Failure::new(Exit::Usage, format!("{id} is not a Service"))),
+            Self::Id(id) => Err(Failure::new(Exit::Usage, format!("{id} is not a Service: nothing of it runs"))
+                .hint("'trueup get services' lists what can be stopped and started")),
         }
     }
 }
@@ -103,6 +105,27 @@ pub fn one(all: &[ResourceLine], target: &Target) -> Result<ResourceId, Failure>
             let list = more.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             Err(Failure::new(Exit::Usage, format!("'{target}' may be any of {list}")).hint("write Kind/name"))
         }
+    }
+}
+
+/// Whether there is a service of this name that can be stopped and started.
+///
+/// # Errors
+/// When there is none, or only a broken manifest of it.
+pub fn runnable(all: &[ResourceLine], name: &Name) -> Result<(), Failure> {
+    let id = ResourceId::service(name);
+    if !all.iter().any(|line| id_of(line) == id)
+        && let Some(other) = all.iter().find(|line| line.name == *name)
+    {
+        let failure = Failure::new(Exit::Usage, format!("{} is not a Service: nothing of it runs", id_of(other)));
+        return Err(failure.hint("'trueup get services' lists what can be stopped and started"));
+    }
+    one(all, &Target::Id(id.clone()))?;
+    let broken = |line: &&ResourceLine| id_of(line) == id && line.phase == Reason::Invalid.as_str();
+    match all.iter().find(broken) {
+        Some(line) => Err(Failure::new(Exit::Invalid, format!("{id} never ran: its manifest has a mistake"))
+            .hint(format!("'trueup validate' shows it ({})", line.source))),
+        None => Ok(()),
     }
 }
 

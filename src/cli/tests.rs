@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::args::Cli;
 use super::engine::{
-    Answer, Control, Ended, EventRequest, Outcome, Place, PlanOptions, ReconcileOptions, Refusal, Sink, Surroundings,
+    Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Refusal, Sink, Surroundings,
     Wiring,
 };
 use super::exit::Failure;
@@ -19,7 +19,7 @@ use crate::model::condition::{ConditionStatus, Reason};
 use crate::model::event::Cause;
 use crate::model::exit::Exit;
 use crate::model::id::{KindName, Name, ResourceId};
-use crate::model::output::{Description, Line, OutcomeWord, ResourceLine, Summary, Waiting};
+use crate::model::output::{Description, Line, OutcomeWord, ProblemLine, ResourceLine, Summary, Waiting};
 use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
@@ -34,6 +34,8 @@ pub(super) struct Pretend {
     outcome: Outcome,
     failure: RefCell<Option<Failure>>,
     resources: Vec<ResourceLine>,
+    problems: Vec<ProblemLine>,
+    unreadable: bool,
     /// Waits for the request to end, and then answers that it was cancelled.
     until_cancelled: bool,
     /// Asks for the end while it works, as a user would.
@@ -87,8 +89,10 @@ impl Control for Face<'_> {
     ) -> Answer<'a, Outcome> {
         Box::pin(self.0.work("daemon".to_owned(), Some(cancel), sink))
     }
-    fn get(&self) -> Answer<'_, Vec<ResourceLine>> {
-        Box::pin(async { Ok(self.0.resources.clone()) })
+    fn get(&self) -> Answer<'_, Listing> {
+        let Pretend { resources, problems, unreadable, .. } = self.0;
+        let listing = Listing { resources: resources.clone(), problems: problems.clone(), unreadable: *unreadable };
+        Box::pin(async { Ok(listing) })
     }
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description> {
         let found = self.0.resources.iter().find(|line| line.name == id.name).cloned();

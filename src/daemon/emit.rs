@@ -68,7 +68,7 @@ impl Shown {
         if report.busy.is_none() {
             for problem in &report.problems {
                 if !self.problems.contains(problem) {
-                    sink(problem_line(problem, &report.sources));
+                    sink(Line::Problem(problem_line(problem, &report.sources)));
                 }
             }
             self.problems.clone_from(&report.problems);
@@ -97,9 +97,9 @@ impl Shown {
 }
 
 /// A problem with the text a person sees.
-pub(super) fn problem_line(problem: &Problem, sources: &Sources) -> Line {
+pub(super) fn problem_line(problem: &Problem, sources: &Sources) -> ProblemLine {
     let rendered = problem::render(problem, sources, true);
-    Line::Problem(ProblemLine { rendered, ..ProblemLine::from(problem) })
+    ProblemLine { rendered, ..ProblemLine::from(problem) }
 }
 
 impl Outcome {

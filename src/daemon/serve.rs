@@ -193,7 +193,7 @@ fn mode(waiting: &[Waiting], own: Option<usize>) -> Mode {
         Verb::Restart { .. } | Verb::Override { .. } | Verb::Down { .. } => None,
     });
     let down = waiting.iter().any(|w| matches!(w.client.verb, Verb::Down { .. }));
-    Mode { dry: false, down, allow_prune: asked.or(own), kick: false }
+    Mode { down, allow_prune: asked.or(own), ..Mode::default() }
 }
 
 fn left(waiting: &Waiting, now: Tick) -> Millis {
@@ -231,10 +231,12 @@ fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec
     for mut w in waiting {
         w.totals.add(report);
         let reply = w.client.reply.clone();
-        w.shown.report(report, &mut |line| {
+        let only = w.client.verb.only();
+        let own = if only.is_empty() { report } else { &report.of(only) };
+        w.shown.report(own, &mut |line| {
             let _ = reply.send(Reply::Line { line });
         });
-        let verdict = match report {
+        let verdict = match own {
             // While everything is stopped, nothing that others wait for comes to be.
             r if r.settled && (is_down(&w) || !mode.down) => Some(Verdict::Settled),
             r if r.doomed && !mode.down => Some(Verdict::Doomed),
@@ -246,7 +248,7 @@ fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec
             continue;
         };
         if !(is_down(&w) && verdict == Verdict::Settled) {
-            let outcome = emit::outcome(verdict, report, w.totals.summary(report, now));
+            let outcome = emit::outcome(verdict, own, w.totals.summary(own, now));
             let outcome = outcome.of(Mode { down: is_down(&w), ..Mode::default() });
             let goes_on = is_down(&w);
             let _ = reply.send(Reply::Done { outcome: Outcome { goes_on, ..outcome } });

@@ -13,6 +13,7 @@ use crate::kinds::service::inputs::{self, Setting};
 use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
 use crate::kinds::service::observe::{self, Record, State};
 use crate::kinds::{Spec, schema};
+use crate::model::digest::Digest;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::overriding::Override;
@@ -85,7 +86,11 @@ impl Engine {
             wanted_rows: wanted_rows(&desired, &ports),
             kept_rows: kept_rows(&owned, &home),
             // What is only to be stopped needs no secrets.
-            commands: if mode.down { Commands::new() } else { secrets::commands(&*self.world.secrets, &desired).await },
+            commands: match mode.down || mode.glance {
+                true => Commands::new(),
+                false => secrets::commands(&*self.world.secrets, &desired).await,
+            },
+            remembered: mode.glance.then(|| remembered(&owned)),
             home: home.clone(),
             key: self.world.store.key()?,
         };
@@ -247,6 +252,12 @@ fn kept_rows(owned: &BTreeMap<ResourceId, Owned>, home: &Path) -> BTreeMap<Name,
     let here = |record: &Record| record.home.as_deref().is_some_and(|of| Path::new(of) == home);
     let row = |(id, owned): (&ResourceId, &Owned)| Some((id.name.clone(), record_of(Some(owned)).filter(here)?.row?));
     owned.iter().filter_map(row).collect()
+}
+
+/// The parts of what each service was started with.
+fn remembered(owned: &BTreeMap<ResourceId, Owned>) -> BTreeMap<Name, BTreeMap<String, Digest>> {
+    let services = owned.iter().filter(|(id, _)| id.kind == KindName::Service);
+    services.map(|(id, owned)| (id.name.clone(), record_of(Some(owned)).unwrap_or_default().parts)).collect()
 }
 
 fn is_probed(state: &State) -> bool {

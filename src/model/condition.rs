@@ -110,6 +110,8 @@ reasons! {
     Readopted,
     /// An input could not be resolved (file missing, command not found, ...).
     BadInput,
+    /// Its file is broken, and no earlier version is there to go on with.
+    Invalid,
     /// Its file is broken; held at the last good version.
     Held,
     /// A step failed; it is tried again.

@@ -32,7 +32,7 @@ pub fn text(description: &Description) -> String {
     section(&mut text, "Process", process(line));
     section(&mut text, "Depends on", dependencies(&description.depends_on));
     section(&mut text, "Required by", description.required_by.iter().map(ToString::to_string).collect());
-    let spec = yaml(&description.spec);
+    let spec = if description.spec.is_null() { String::new() } else { yaml(&description.spec) };
     section(&mut text, "Spec", printable::block(&spec).lines().map(str::to_owned).collect());
     let events = description.events.iter().map(|event| super::lines::event(event).trim_end().to_owned());
     section(&mut text, "Events", events.collect());

@@ -130,6 +130,16 @@ pub fn problem(line: &ProblemLine) -> String {
     text
 }
 
+/// `error[E0102]: manifests/a.yaml:3:5: unknown field`: a problem on one line.
+pub fn brief(line: &ProblemLine) -> String {
+    let code = paint(style::ERROR, format!("error[{}]", printable::line(&line.code)));
+    let at = match (line.line, line.column) {
+        (1, 1) => printable::line(&line.file).into_owned(),
+        (row, column) => format!("{}:{row}:{column}", printable::line(&line.file)),
+    };
+    format!("{code}: {at}: {}\n", printable::line(&line.message))
+}
+
 /// `error: what`, then what led to it, then what to do.
 pub fn error(line: &ErrorLine) -> String {
     let mut text = format!("{}: {}\n", paint(style::ERROR, "error"), printable::line(&line.message));

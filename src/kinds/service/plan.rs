@@ -374,11 +374,17 @@ fn start(view: &View<'_>, state: &State, inputs: &Inputs, unit: Option<&Unit>) -
         Cause::Drift
     };
     let reason = match unit {
+        Some(unit) if view.requested && unit.digest == inputs.launch.digest => Reason::Requested,
         Some(unit) if unit.phase == Phase::Ended => Reason::Changed,
         _ => Reason::Absent,
     };
     let detail = inputs.port.map(|p| format!("port {p}")).unwrap_or_default();
-    let wanted = step(Action::Spawn(Box::new(inputs.clone())), reason, cause, detail, "");
+    let action = match reason {
+        // What ran to its end begins anew only when that is said.
+        Reason::Requested => Action::Restart { inputs: Box::new(inputs.clone()), again: true },
+        _ => Action::Spawn(Box::new(inputs.clone())),
+    };
+    let wanted = step(action, reason, cause, detail, "");
     if let Some(unmet) = view.unmet {
         let mut standing = Standing::down(Reason::DependencyNotReady, unmet.message.clone());
         standing.doomed = unmet.doomed;
