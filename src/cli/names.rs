@@ -151,13 +151,19 @@ fn missing(all: &[ResourceLine], target: &Target) -> Failure {
 
 /// The candidate that a mistyped word most probably stands for, if any is near enough.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Below this likeness a suggestion confuses more than it helps (the same figure clap uses for its own).
-    const LIKE_ENOUGH: f64 = 0.7;
+    // Below this likeness a suggestion confuses more than it helps (two wrong letters of five).
+    const LIKE_ENOUGH: f64 = 0.6;
     candidates
-        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(likeness, _)| *likeness > LIKE_ENOUGH)
+        .map(|candidate| (likeness(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness >= LIKE_ENOUGH)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// Wrong letters count by their share; a word that was cut short has the same beginning.
+fn likeness(word: &str, candidate: &str) -> f64 {
+    let cut = word.len() >= 3 && candidate.starts_with(word);
+    strsim::normalized_damerau_levenshtein(word, candidate).max(if cut { 0.75 } else { 0.0 })
 }
 
 /// The first lines of a document: enough to know who it is.
@@ -216,10 +222,14 @@ pub fn service_candidates() -> Vec<CompletionCandidate> {
     services.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
 }
 
-/// `Kind/name` of every resource, for shell completion.
+/// `Kind/name` of every resource, and the names that only one has, for shell completion.
 pub fn resource_candidates() -> Vec<CompletionCandidate> {
-    let ids = heads(&completed_manifests()).into_iter().filter(|head| !head.metadata.name.is_empty());
-    ids.map(|head| CompletionCandidate::new(format!("{}/{}", head.kind, head.metadata.name))).collect()
+    let mut all = heads(&completed_manifests());
+    all.retain(|head| !head.metadata.name.is_empty());
+    let only = |name: &str| all.iter().filter(|head| head.metadata.name == name).count() == 1;
+    let names = all.iter().map(|head| &head.metadata.name).filter(|name| only(name)).cloned();
+    let ids = all.iter().map(|head| format!("{}/{}", head.kind, head.metadata.name));
+    names.chain(ids).map(CompletionCandidate::new).collect()
 }
 
 /// The manifest folder of the command line that is being completed: clap gives completers only the word at the cursor, so the

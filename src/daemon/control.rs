@@ -13,7 +13,9 @@ use super::verbs::{Reply, Verb};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::files::watch::Watcher;
 use crate::adapters::lock::{Held, LockError, StateLock};
-use crate::cli::engine::{Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Sink};
+use crate::cli::engine::{
+    Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Sink,
+};
 use crate::cli::exit::Failure;
 use crate::cli::interrupt::Cancel;
 use crate::engine::report::{Report, is_manifest_problem};
@@ -221,6 +223,7 @@ impl Local {
         };
         let serving = Serving {
             engine: &mut built.engine,
+            tree: self.place.manifests.display().to_string(),
             bell: &bell,
             ringer: ringer.clone(),
             clients,
@@ -284,8 +287,8 @@ impl Control for Local {
             let mode = Mode { allow_prune, kick: true, ..Mode::default() };
             let (_, report) = self.look(mode, options.adopt_state).await?;
             let mut emitter = Emitter::new(sink);
-            emitter.report(&report);
             report.steps.iter().for_each(|step| emitter.step(step));
+            emitter.report(&report);
             Ok(emit::outcome(Verdict::Settled, &report, report.summary()))
         })
     }

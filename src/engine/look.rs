@@ -17,6 +17,7 @@ use crate::model::digest::Digest;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::overriding::Override;
+use crate::model::problem::{Code, Problem};
 use crate::model::source::SourceFile;
 use crate::model::span::Span;
 use crate::model::time::Timestamp;
@@ -69,7 +70,9 @@ impl Engine {
     pub(super) async fn look(&mut self, mode: Mode) -> Result<Looked, EngineError> {
         let owned = self.world.store.owned()?;
         let open = if self.recovered { Vec::new() } else { self.world.store.open_steps()? };
-        let (desired, busy) = self.desire(&owned);
+        let (mut desired, busy) = self.desire(&owned);
+        let loose = self.loose_secrets(&desired);
+        desired.problems.extend(loose);
         let hub = desired.hub.as_deref().cloned().unwrap_or_default();
         let home = self.home(&desired, &hub);
         let overrides = self.overrides(|id| desired.resources.contains_key(id), &owned, mode.dry || busy.is_some())?;
@@ -96,6 +99,25 @@ impl Engine {
         };
         let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode).await;
         Ok(Looked { desired, owned, leaving, open, seen, ports, hub, home, unconfirmed, wall, busy, overrides })
+    }
+
+    /// A warning for every secret that everyone can read.
+    fn loose_secrets(&self, desired: &Desired) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for resource in desired.resources.values().filter(|resource| resource.held.is_none()) {
+            let Spec::Service(spec) = &resource.spec else { continue };
+            let files = spec.secret_env.iter().filter_map(|(name, from)| Some((name, from.file.as_ref()?)));
+            for (name, file) in files {
+                let path = inputs::tidy(&resource.document.folder.join(file));
+                if self.world.files.is_public(&path) {
+                    let at = resource.document.value_at(&format!("/spec/secretEnv/{}", name.0));
+                    let message = format!("everyone on this machine can read the secret {}", path.display());
+                    let hint = format!("chmod 600 {}", path.display());
+                    problems.push(Problem::error(Code::LooseSecret, at, message).warning().hint(hint));
+                }
+            }
+        }
+        problems
     }
 
     /// Files to desired. Each file is read again only when its text changed.

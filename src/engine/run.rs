@@ -117,10 +117,13 @@ impl Engine {
         let mut totals = Totals::from(begun);
         let mut kick = true;
         loop {
+            let looked = clock.now();
             let report = self.tick(Mode { kick, ..mode }, &mut |line| watcher.step(line)).await?;
             // A tree that is being rewritten was not looked at.
             kick &= report.busy.is_some();
             totals.add(&report);
+            let (steps, ms) = (report.steps.len(), (clock.now() - looked).0);
+            tracing::info!(steps, ms, settled = report.settled, "looked");
             let left = until.timeout.0.saturating_sub((clock.now() - begun).0);
             let seen = if until.only.is_empty() { &report } else { &report.of(until.only) };
             watcher.report(seen);

@@ -30,8 +30,13 @@ macro_rules! reasons {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Reason { $($(#[doc = $doc])+ $variant,)+ }
         impl Reason {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)+ }
+            }
+            /// What it means: what `trueup explain REASON` prints.
+            pub fn explain(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc, "\n",)+),)+ }
             }
         }
     };

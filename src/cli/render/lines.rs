@@ -5,7 +5,7 @@ use super::printable;
 use super::style::{self, paint};
 use crate::model::event::{Cause, Event};
 use crate::model::output::{
-    ErrorLine, NoteLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting,
+    ErrorLine, NoteLine, NoticeLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting,
 };
 use crate::model::problem::Severity;
 
@@ -61,7 +61,7 @@ pub fn step(line: &StepLine) -> String {
 
 /// `… Service/clerk waits: Service/vault is not ready`.
 pub fn wait(line: &WaitLine) -> String {
-    let (word, colour) = if line.doomed { ("waits in vain", style::BAD) } else { ("waits", style::WAIT) };
+    let (word, colour) = if line.doomed { ("is stuck", style::BAD) } else { ("waits", style::WAIT) };
     format!("{} {word}: {}\n", paint(colour, format!("… {}", line.resource)), why(line))
 }
 
@@ -70,15 +70,32 @@ pub fn note(line: &NoteLine) -> String {
     format!("{} {}: {}\n", paint(style::WARNING, "note:"), line.resource, printable::line(&line.message))
 }
 
+/// `watching manifests: 3 resources, in sync`.
+pub fn notice(line: &NoticeLine) -> String {
+    format!("{}\n", printable::line(&line.message))
+}
+
+/// `3 resources, no mistakes (4ms)`.
+pub fn no_mistakes(summary: &Summary) -> String {
+    let head = count(summary.resources, "resource");
+    format!("{head}, {} ({})\n", paint(style::GOOD, "no mistakes"), human::span(summary.duration_ms))
+}
+
 fn why(line: &WaitLine) -> String {
     if line.message.is_empty() { line.reason.to_string() } else { printable::line(&line.message).into_owned() }
 }
 
-/// What is waited for, on one line without an end: `Service/vault (connection refused), Service/clerk (...) and 2 more`.
+/// What is waited for, on one line without an end: `waiting for Service/vault (connection refused) and 2 more; stuck: ...`.
 pub fn waiting(waiting: &Waiting) -> String {
-    let named = waiting.waits.iter().take(WAITS_NAMED).map(|wait| format!("{} ({})", wait.resource, why(wait)));
+    let (stuck, hopeful): (Vec<_>, Vec<_>) = waiting.waits.iter().partition(|wait| wait.doomed);
+    let parts = [("waiting for", hopeful), ("stuck:", stuck)].into_iter().filter(|(_, waits)| !waits.is_empty());
+    parts.map(|(word, waits)| format!("{word} {}", listed(&waits))).collect::<Vec<_>>().join("; ")
+}
+
+fn listed(waits: &[&WaitLine]) -> String {
+    let named = waits.iter().take(WAITS_NAMED).map(|wait| format!("{} ({})", wait.resource, why(wait)));
     let mut text = named.collect::<Vec<_>>().join(", ");
-    if let Some(more @ 1..) = waiting.waits.len().checked_sub(WAITS_NAMED) {
+    if let Some(more @ 1..) = waits.len().checked_sub(WAITS_NAMED) {
         text.push_str(&format!(" and {more} more"));
     }
     text

@@ -311,7 +311,7 @@ fn stay(view: &View<'_>, unit: Option<&Unit>, reason: Reason) -> Intent {
 }
 
 fn describe(unit: &Unit) -> String {
-    unit.process.as_ref().map(|p| format!("pid {}", p.pid)).unwrap_or_default()
+    unit.process.as_ref().map_or_else(|| "does not run; not started again".to_owned(), |p| format!("pid {}", p.pid))
 }
 
 fn run(view: &View<'_>, state: &State) -> Intent {
