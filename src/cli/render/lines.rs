@@ -177,7 +177,9 @@ pub fn event(event: &Event) -> String {
         Cause::Retry => paint(style::WARNING, "retry "),
     };
     let at = paint(style::QUIET, event.at);
-    let message = printable::line(&event.message);
+    // As far away as it was then.
+    let message = human::moments(&event.message, event.at);
+    let message = printable::line(&message);
     format!("{at}  {:<RESOURCE$}  {cause}  {:<18}  {message}\n", event.resource, event.reason).trim_end().to_owned()
         + "\n"
 }

@@ -497,6 +497,11 @@ pub(super) fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Un
         return follow(view, inputs, outlived);
     }
     let mut intent = Intent::rest(standing(state, unit));
+    if intent.standing.reason == Reason::NotReady
+        && let Some(others) = other_ports(state, inputs)
+    {
+        intent.standing.message.push_str(&format!("; listens on {others} so far"));
+    }
     let elsewhere = listens_elsewhere(state, inputs, unit);
     if let Some(elsewhere) = elsewhere.as_ref().filter(|_| intent.standing.ready && !asks_own_port(inputs)) {
         // Its own word is that it is well there; another start would listen there again.
@@ -624,18 +629,22 @@ fn pointer_of(part: &str, by_command: bool) -> String {
     }
 }
 
+/// The ports that it listens on, when its own is not among them.
+fn other_ports(state: &State, inputs: &Inputs) -> Option<String> {
+    let port = inputs.port?;
+    let others: Vec<String> = state.listens.iter().map(u16::to_string).collect();
+    (!others.is_empty() && !state.listens.contains(&port)).then(|| others.join(", "))
+}
+
 /// On which other ports its processes listen, when they should have opened the wanted one by now.
 fn listens_elsewhere(state: &State, inputs: &Inputs, unit: &Unit) -> Option<String> {
     let port = inputs.port?;
     let late = state.uptime >= PORT_GRACE;
-    if unit.phase != Phase::Running || !late || state.listens.is_empty() || state.listens.contains(&port) {
-        return None;
-    }
-    let others: Vec<String> = state.listens.iter().map(u16::to_string).collect();
+    let others = other_ports(state, inputs).filter(|_| unit.phase == Phase::Running && late)?;
     // Such a module reads its port from services.json before PORT, and nobody told us which row is its own.
     let hint =
         if inputs.row.is_none() { " (if it finds its port in services.json, name its row: registersAs)" } else { "" };
-    Some(format!("listens on {} instead of {port}{hint}", others.join(", ")))
+    Some(format!("listens on {others} instead of {port}{hint}"))
 }
 
 /// Whether the readiness probe asks for what listens on the service's port.
