@@ -162,8 +162,8 @@ Examples:
   trueup plan --detailed-exitcode  exit code 2 when something would change, for CI
   trueup plan -o json              the same as lines of JSON
 
-A plan is one look: what follows from its steps (the release of what was stopped, a row of what still waits) joins when they
-are done, so 'reconcile' may count more steps than 'plan' showed.")]
+A plan is one look. What follows from its steps (the release of what was stopped, a row of
+what still waits) joins when they are done, so 'reconcile' may count more steps than 'plan'.")]
 pub struct Plan {
     /// Exit with 2 instead of 0 when there are changes
     #[arg(long)]

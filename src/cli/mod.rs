@@ -203,7 +203,7 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
         Command::Keeper(args) => wiring.keeper(&place.state, args.take_over),
         Command::Demo(args) => wiring.demo(&args.args),
         other => block_on(async {
-            tell_what_is_done(cli.global.verbose);
+            tell_what_is_done(cli.global.verbose, screen.paints_errors());
             let cancel = interrupts.listen().context("the signal handlers could not be installed")?;
             with_engine(other, Desk { place: &place, wiring, cancel: &cancel }, screen).await
         }),
@@ -256,7 +256,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 }
 
 /// Sends what the rooms log to the standard error: warnings always, more with each `-v`.
-fn tell_what_is_done(verbose: u8) {
+fn tell_what_is_done(verbose: u8, colour: bool) {
     let level = match verbose {
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
@@ -264,7 +264,12 @@ fn tell_what_is_done(verbose: u8) {
         _ => tracing::Level::TRACE,
     };
     // Fails only when there is a subscriber already, as in tests.
-    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .try_init();
 }
 
 /// Where the tree and its state are.
