@@ -118,7 +118,7 @@ pub enum Command {
     Down(Down),
     /// Run the daemon of this tree as a service of systemd
     Service(Service),
-    /// Explain a field of a manifest, or the code of a problem
+    /// Explain a field of a manifest, the code of a problem, or a state
     Explain(Explain),
     /// Print the JSON Schema of manifests, for editors
     Schema(Schema),
@@ -160,7 +160,10 @@ pub struct Validate {}
 Examples:
   trueup plan                      what would change, and why
   trueup plan --detailed-exitcode  exit code 2 when something would change, for CI
-  trueup plan -o json              the same as lines of JSON")]
+  trueup plan -o json              the same as lines of JSON
+
+A plan is one look. What follows from its steps (the release of what was stopped, a row of
+what still waits) joins when they are done, so 'reconcile' may count more steps than 'plan'.")]
 pub struct Plan {
     /// Exit with 2 instead of 0 when there are changes
     #[arg(long)]
@@ -247,7 +250,7 @@ pub struct Logs {
     #[arg(short = 'f', long)]
     pub follow: bool,
     /// Only the last N lines of each service [default: all; with --follow 10]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = number)]
     pub lines: Option<usize>,
     /// Only lines younger than this, such as 10m
     #[arg(long, value_name = "DURATION")]
@@ -260,6 +263,15 @@ pub struct Logs {
     pub timestamps: bool,
     #[command(flatten)]
     pub long: LongManifests,
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    match text.strip_prefix('-') {
+        Some(rest) if rest.parse::<usize>().is_ok() => {
+            Err(format!("the last lines are counted without a sign: -n {rest}"))
+        }
+        _ => text.parse().map_err(|_| "not a number of lines".to_owned()),
+    }
 }
 
 fn pattern(text: &str) -> Result<Regex, String> {
@@ -285,7 +297,7 @@ pub struct Events {
     #[arg(long, value_name = "DURATION")]
     pub since: Option<Millis>,
     /// At most the last N events
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50, allow_negative_numbers = true, value_parser = number)]
     pub lines: usize,
     #[command(flatten)]
     pub long: LongManifests,
@@ -440,10 +452,11 @@ Examples:
   trueup explain service                     the fields of a kind
   trueup explain service.readiness.http      one field and what is in it
   trueup explain E0102                       the code of a problem
+  trueup explain CrashLoop                   a state or reason as 'trueup get' shows it
   trueup explain                             what can be explained")]
 pub struct Explain {
-    /// A kind, a field, or a code
-    #[arg(value_name = "KIND.FIELD | CODE")]
+    /// A kind, a field, a code, or a state such as CrashLoop
+    #[arg(value_name = "KIND.FIELD | CODE | STATE", add = ArgValueCandidates::new(super::explain::candidates))]
     pub what: Option<String>,
 }
 

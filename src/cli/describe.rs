@@ -18,7 +18,7 @@ pub async fn run(
     desk: Desk<'_>,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let all = unless_cancelled(desk.cancel, control.get()).await?;
+    let all = unless_cancelled(desk.cancel, control.get()).await?.resources;
     let id = names::one(&all, &args.target)?;
     let mut description = unless_cancelled(desk.cancel, control.describe(&id)).await?;
     if description.log.is_empty() && id.kind == KindName::Service {
@@ -26,7 +26,7 @@ pub async fn run(
         description.log = logs::last(desk.place, id.name.as_str(), LOG_LINES).unwrap_or_default();
     }
     if screen.is_text() {
-        screen.out(&render::describe::text(&description));
+        screen.out(&render::describe::text(&description, desk.wiring.now()));
     } else {
         let summary = super::get::summary_of(std::slice::from_ref(&description.resource));
         write_data(screen, &Line::Description(Box::new(description)));

@@ -11,7 +11,7 @@ use super::exit::Failure;
 use super::interrupt::Cancel;
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
-use crate::model::output::{Description, Line, ResourceLine, Summary};
+use crate::model::output::{Description, Line, ProblemLine, ResourceLine, Summary};
 use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
@@ -92,6 +92,17 @@ pub struct ReconcileOptions {
     pub lock_timeout: Millis,
 }
 
+/// What `get` lists.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Every resource that is declared or owned, sorted by identity.
+    pub resources: Vec<ResourceLine>,
+    /// The mistakes in the manifests.
+    pub problems: Vec<ProblemLine>,
+    /// The folder of manifests is not there or cannot be read: only what is owned is listed.
+    pub unreadable: bool,
+}
+
 /// Which events to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -125,8 +136,8 @@ pub trait Control {
         cancel: &'a Cancel,
         sink: &'a mut Sink<'a>,
     ) -> Answer<'a, Outcome>;
-    /// Every resource that is declared or owned, sorted by identity.
-    fn get(&self) -> Answer<'_, Vec<ResourceLine>>;
+    /// Every resource that is declared or owned, as it is known to stand: nothing is asked that takes long.
+    fn get(&self) -> Answer<'_, Listing>;
     /// One resource. `log` may stay empty: the command fills it from the log files.
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description>;
     /// Sends events, oldest first.

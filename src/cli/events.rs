@@ -56,6 +56,6 @@ pub async fn run(
 async fn resource(target: &Target, control: &dyn Control, desk: Desk<'_>) -> Result<ResourceId, Failure> {
     match target {
         Target::Id(id) => Ok(id.clone()),
-        other => names::one(&unless_cancelled(desk.cancel, control.get()).await?, other),
+        other => names::one(&unless_cancelled(desk.cancel, control.get()).await?.resources, other),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap_complete::CompletionCandidate;
 use serde_json::{Map, Value, json};
 
 use super::args;
@@ -11,6 +12,7 @@ use super::render::screen::Screen;
 use super::render::show::write_data;
 use super::render::style::{self, paint};
 use super::schema::kind_schema;
+use crate::model::condition::Reason;
 use crate::model::exit::Exit;
 use crate::model::id::KindName;
 use crate::model::problem::Code;
@@ -24,6 +26,7 @@ pub fn run(args: &args::Explain, screen: &mut Screen) -> Result<Exit, Failure> {
     let (text, data) = match args.what.as_deref() {
         None => overview(),
         Some(word) if is_code(word) => code(word)?,
+        Some(word) if state(word).is_some() => state(word).unwrap_or_else(overview),
         Some(path) => field(path)?,
     };
     if screen.is_text() {
@@ -44,11 +47,49 @@ fn overview() -> (String, Value) {
     for code in Code::ALL {
         paragraph(&mut text, &format!("  {code}  "), &words(code.explain()));
     }
-    text.push_str("\nA field: trueup explain service.readiness    A code: trueup explain E0102\n");
+    text.push_str("\nA field: trueup explain service.readiness    A code: trueup explain E0102    A state: trueup explain CrashLoop\n");
     let kinds: Map<String, Value> = kinds.into_iter().map(|(kind, about)| (kind.to_owned(), json!(about))).collect();
     let codes: Map<String, Value> =
         Code::ALL.iter().map(|code| (code.to_string(), json!(words(code.explain())))).collect();
     (text, json!({"type": "explanation", "kinds": kinds, "codes": codes}))
+}
+
+/// States of resources that are no reasons: the types of condition, and what `get` makes of several.
+const STATES: [(&str, &str); 6] = [
+    (
+        "Ready",
+        "The resource is as its file asks, and works: a service answers its readiness probe, or has run for a second.",
+    ),
+    ("Reconciling", "Something is being done for it or waited for; it gets further by itself."),
+    ("Stalled", "It cannot get further by itself, or only by slow retries: somebody must look. The message says why."),
+    ("Drifted", "It was seen to differ from what was last applied, while its file did not change. It is put right."),
+    ("Stopped", "A person stopped it for a while with 'trueup stop'; it runs again when the time is over."),
+    ("Planned", "A step that 'trueup plan' shows and nobody has done yet."),
+];
+
+/// A state or reason, in any case.
+fn state(word: &str) -> Option<(String, Value)> {
+    let reasons = Reason::ALL.iter().map(|reason| (reason.as_str(), reason.explain()));
+    let (name, about) = STATES.into_iter().chain(reasons).find(|(name, _)| name.eq_ignore_ascii_case(word))?;
+    let about = words(about);
+    let mut text = format!("{}\n\n", paint(style::STRONG, name));
+    paragraph(&mut text, "  ", &about);
+    Some((text, json!({"type": "explanation", "state": name, "description": about})))
+}
+
+/// What can be explained, for shell completion.
+pub fn candidates() -> Vec<CompletionCandidate> {
+    let kinds = KindName::ALL.into_iter().flat_map(|kind| {
+        let word = kind.as_str().to_lowercase();
+        let root = kind_schema(kind);
+        let names = fields(&root, &resolved(&root, &root)).into_iter().map(|(name, _)| name);
+        let under: Vec<String> = names.map(|name| format!("{word}.{name}")).collect();
+        std::iter::once(word).chain(under)
+    });
+    let codes = Code::ALL.iter().map(ToString::to_string);
+    let reasons = Reason::ALL.iter().map(ToString::to_string);
+    let states = STATES.iter().map(|(name, _)| (*name).to_owned());
+    kinds.chain(codes).chain(states).chain(reasons).map(CompletionCandidate::new).collect()
 }
 
 /// `E0102`, in any case: a letter and digits. No kind looks like that.
@@ -83,7 +124,7 @@ fn field(path: &str) -> Result<(String, Value), Failure> {
     let mut segments = path.split('.').filter(|segment| !segment.is_empty()).peekable();
     let word = segments.next().unwrap_or_default();
     let kind: KindName = word.parse().map_err(|_| {
-        let failure = Failure::new(Exit::Usage, format!("'{word}' is neither a kind nor a code"));
+        let failure = Failure::new(Exit::Usage, format!("'{word}' is neither a kind, a code nor a state"));
         match nearest(word, KindName::ALL.iter().map(|kind| kind.as_str())) {
             Some(near) => failure.hint(format!("did you mean '{}'?", near.to_lowercase())),
             None => failure.hint("'trueup explain' lists kinds and codes"),

@@ -33,17 +33,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, FromArgMatches, ValueEnum};
 use clap_complete::CompleteEnv;
 
-use self::args::{Cli, Command, Global};
+use self::args::{Cli, Color, Command, Format, Global};
 use self::engine::{Place, Wiring};
 use self::exit::Failure;
 use self::interrupt::{Cancel, Interrupts};
 use self::render::screen::Screen;
 use self::render::show;
 use crate::model::exit::Exit;
-use crate::model::output::Summary;
+use crate::model::output::{ErrorLine, Summary};
 
 /// The whole program, on the real streams and signals.
 pub fn main(wiring: &dyn Wiring) -> ExitCode {
@@ -63,9 +64,11 @@ pub fn run<W: Into<OsString> + Clone>(
     screen: &mut Screen,
     interrupts: Interrupts,
 ) -> Exit {
-    let cli = match Cli::try_parse_from(words) {
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let parsed = parser().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(wrong) => return not_a_command(&wrong, screen),
+        Err(wrong) => return not_a_command(&wrong, &words, screen),
     };
     screen.configure(cli.global.output, cli.global.color);
     let looks_at_tree = looks_at_tree(&cli.command);
@@ -88,11 +91,86 @@ pub fn run<W: Into<OsString> + Clone>(
     }
 }
 
+/// The commands as they are parsed. The flags that all of them have are told once, by `trueup --help`.
+fn parser() -> clap::Command {
+    let mut whole = Cli::command();
+    // Global flags reach the subcommands when the whole is built.
+    whole.build();
+    whole.mut_subcommands(|command| {
+        let long = command.get_after_long_help().map(ToString::to_string);
+        let has = command.get_arguments().any(clap::Arg::is_global_set);
+        let command = command.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+        match long {
+            Some(long) if has => command.after_help(GLOBAL_FLAGS).after_long_help(format!("{long}\n\n{GLOBAL_FLAGS}")),
+            _ => command,
+        }
+    })
+}
+
+const GLOBAL_FLAGS: &str = "Global options (--manifests, --state, -o, --color, -v): trueup --help";
+
+/// Words that other programs have for what a command of ours does.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &["apply", "up", "sync", "deploy", "converge", "run"],
+        "'trueup reconcile --once' makes the machine as the files say",
+    ),
+    (&["status", "ps", "ls", "list", "show", "top"], "'trueup get' lists what there is, and how it is"),
+    (&["inspect", "why", "cat"], "'trueup describe NAME' shows everything known of one resource"),
+    (&["diff", "preview", "dry-run"], "'trueup plan' shows what would change"),
+    (&["check", "lint", "test", "verify"], "'trueup validate' checks the manifests"),
+    (&["log", "tail"], "'trueup logs -f NAME' follows what a service writes"),
+    (&["watch", "daemon", "serve"], "'trueup reconcile' watches the folder and keeps the machine true to it"),
+    (&["kill", "pause"], "'trueup stop NAME' stops a service for a while; 'trueup down' stops everything"),
+    (&["resume"], "'trueup start NAME' takes a stop back"),
+    (&["reload"], "a saved file is followed by itself; 'trueup restart NAME' restarts a service"),
+    (&["delete", "rm", "remove", "destroy"], "take the document out of its file, then 'trueup reconcile --once'"),
+    (&["create", "new", "add"], "'trueup init' starts a folder of manifests; a resource is added by writing its file"),
+    (&["man", "docs"], "'trueup explain' explains kinds, fields, codes and states"),
+];
+
+/// What was probably meant, for a command that we do not have.
+fn elsewhere(wrong: &clap::Error) -> Option<&'static str> {
+    let word = match wrong.get(ContextKind::InvalidSubcommand)? {
+        ContextValue::String(word) => word,
+        _ => return None,
+    };
+    ELSEWHERE.iter().find(|(words, _)| words.contains(&word.as_str())).map(|(_, advice)| *advice)
+}
+
+/// The form of output that was asked for, in a command line that could not be parsed.
+fn wished_format(words: &[OsString]) -> Format {
+    let mut words = words.iter().filter_map(|word| word.to_str());
+    let mut wished = Format::Text;
+    while let Some(word) = words.next() {
+        let value = match word {
+            "-o" | "--output" => words.next(),
+            _ => word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")),
+        };
+        wished = value.and_then(|value| Format::from_str(value.trim_start_matches('='), true).ok()).unwrap_or(wished);
+    }
+    wished
+}
+
 /// Help and version are no mistakes; everything else that clap refuses is.
-fn not_a_command(wrong: &clap::Error, screen: &mut Screen) -> Exit {
+fn not_a_command(wrong: &clap::Error, words: &[OsString], screen: &mut Screen) -> Exit {
     let text = wrong.render().ansi().to_string();
     if wrong.use_stderr() {
-        screen.err(&text);
+        let advice = elsewhere(wrong);
+        screen.configure(wished_format(words), Color::Auto);
+        if screen.is_text() {
+            screen.err(&text);
+            if let Some(advice) = advice {
+                screen.err(&format!("\n  help: {advice}\n"));
+            }
+            return Exit::Usage;
+        }
+        let plain = wrong.render().to_string();
+        let first = plain.lines().next().unwrap_or_default();
+        let message = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+        let hint = advice.unwrap_or("'trueup --help' lists commands and flags").to_owned();
+        let code = Exit::Usage.as_str().to_owned();
+        show::error(screen, &ErrorLine { code, message, causes: Vec::new(), hint: Some(hint) }, None);
         Exit::Usage
     } else {
         screen.out(&text);
@@ -125,7 +203,7 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
         Command::Keeper(args) => wiring.keeper(&place.state, args.take_over),
         Command::Demo(args) => wiring.demo(&args.args),
         other => block_on(async {
-            tell_what_is_done(cli.global.verbose);
+            tell_what_is_done(cli.global.verbose, screen.paints_errors());
             let cancel = interrupts.listen().context("the signal handlers could not be installed")?;
             with_engine(other, Desk { place: &place, wiring, cancel: &cancel }, screen).await
         }),
@@ -178,7 +256,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 }
 
 /// Sends what the rooms log to the standard error: warnings always, more with each `-v`.
-fn tell_what_is_done(verbose: u8) {
+fn tell_what_is_done(verbose: u8, colour: bool) {
     let level = match verbose {
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
@@ -186,7 +264,12 @@ fn tell_what_is_done(verbose: u8) {
         _ => tracing::Level::TRACE,
     };
     // Fails only when there is a subscriber already, as in tests.
-    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .try_init();
 }
 
 /// Where the tree and its state are.

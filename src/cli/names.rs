@@ -8,6 +8,7 @@ use clap_complete::CompletionCandidate;
 use serde::Deserialize;
 
 use super::exit::Failure;
+use crate::model::condition::Reason;
 use crate::model::exit::Exit;
 use crate::model::id::{BadResourceId, KindName, Name, ResourceId};
 use crate::model::output::ResourceLine;
@@ -66,7 +67,8 @@ impl Target {
             Self::Kind(kind) => {
                 Name::new(&kind.as_str().to_ascii_lowercase()).map_err(|bad| Failure::new(Exit::Usage, bad.to_string()))
             }
-            Self::Id(id) => Err(Failure::new(Exit::Usage, format!("{id} is not a Service"))),
+            Self::Id(id) => Err(Failure::new(Exit::Usage, format!("{id} is not a Service: nothing of it runs"))
+                .hint("'trueup get services' lists what can be stopped and started")),
         }
     }
 }
@@ -106,6 +108,27 @@ pub fn one(all: &[ResourceLine], target: &Target) -> Result<ResourceId, Failure>
     }
 }
 
+/// Whether there is a service of this name that can be stopped and started.
+///
+/// # Errors
+/// When there is none, or only a broken manifest of it.
+pub fn runnable(all: &[ResourceLine], name: &Name) -> Result<(), Failure> {
+    let id = ResourceId::service(name);
+    if !all.iter().any(|line| id_of(line) == id)
+        && let Some(other) = all.iter().find(|line| line.name == *name)
+    {
+        let failure = Failure::new(Exit::Usage, format!("{} is not a Service: nothing of it runs", id_of(other)));
+        return Err(failure.hint("'trueup get services' lists what can be stopped and started"));
+    }
+    one(all, &Target::Id(id.clone()))?;
+    let broken = |line: &&ResourceLine| id_of(line) == id && line.phase == Reason::Invalid.as_str();
+    match all.iter().find(broken) {
+        Some(line) => Err(Failure::new(Exit::Invalid, format!("{id} never ran: its manifest has a mistake"))
+            .hint(format!("'trueup validate' shows it ({})", line.source))),
+        None => Ok(()),
+    }
+}
+
 /// The identity of a resource line.
 pub fn id_of(line: &ResourceLine) -> ResourceId {
     ResourceId::new(line.kind, line.name.clone())
@@ -128,13 +151,19 @@ fn missing(all: &[ResourceLine], target: &Target) -> Failure {
 
 /// The candidate that a mistyped word most probably stands for, if any is near enough.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Below this likeness a suggestion confuses more than it helps (the same figure clap uses for its own).
-    const LIKE_ENOUGH: f64 = 0.7;
+    // Below this likeness a suggestion confuses more than it helps (two wrong letters of five).
+    const LIKE_ENOUGH: f64 = 0.6;
     candidates
-        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(likeness, _)| *likeness > LIKE_ENOUGH)
+        .map(|candidate| (likeness(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness >= LIKE_ENOUGH)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// Wrong letters count by their share; a word that was cut short has the same beginning.
+fn likeness(word: &str, candidate: &str) -> f64 {
+    let cut = word.len() >= 3 && candidate.starts_with(word);
+    strsim::normalized_damerau_levenshtein(word, candidate).max(if cut { 0.75 } else { 0.0 })
 }
 
 /// The first lines of a document: enough to know who it is.
@@ -193,10 +222,14 @@ pub fn service_candidates() -> Vec<CompletionCandidate> {
     services.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
 }
 
-/// `Kind/name` of every resource, for shell completion.
+/// `Kind/name` of every resource, and the names that only one has, for shell completion.
 pub fn resource_candidates() -> Vec<CompletionCandidate> {
-    let ids = heads(&completed_manifests()).into_iter().filter(|head| !head.metadata.name.is_empty());
-    ids.map(|head| CompletionCandidate::new(format!("{}/{}", head.kind, head.metadata.name))).collect()
+    let mut all = heads(&completed_manifests());
+    all.retain(|head| !head.metadata.name.is_empty());
+    let only = |name: &str| all.iter().filter(|head| head.metadata.name == name).count() == 1;
+    let names = all.iter().map(|head| &head.metadata.name).filter(|name| only(name)).cloned();
+    let ids = all.iter().map(|head| format!("{}/{}", head.kind, head.metadata.name));
+    names.chain(ids).map(CompletionCandidate::new).collect()
 }
 
 /// The manifest folder of the command line that is being completed: clap gives completers only the word at the cursor, so the

@@ -18,6 +18,8 @@ use crate::model::output::{Line, Summary};
 pub enum OnCancel {
     /// It only looks: it is dropped.
     Drop,
+    /// The same, and it only checks.
+    Check,
     /// It changes things: it is told, and ends itself between two steps.
     Tell,
     /// The same, and being told by a service manager is its ordinary end.
@@ -33,6 +35,7 @@ pub async fn run(
     work: impl AsyncFnOnce(&mut Sink<'_>) -> Result<Outcome, Failure>,
 ) -> Result<Exit, Failure> {
     let now = || desk.wiring.now();
+    let screen_is_text = screen.is_text();
     let show = RefCell::new(Show::new(screen, &now));
     let started = desk.wiring.now();
     let mut sink = |line: Line| match line {
@@ -42,7 +45,7 @@ pub async fn run(
     };
     let work = work(&mut sink);
     let result = match on_cancel {
-        OnCancel::Drop => super::unless_cancelled(desk.cancel, work).await,
+        OnCancel::Drop | OnCancel::Check => super::unless_cancelled(desk.cancel, work).await,
         OnCancel::Tell | OnCancel::Serve => told(desk, &show, work).await,
     };
     let mut outcome = result?;
@@ -52,6 +55,18 @@ pub async fn run(
     let (mut exit, mut why) = exit::of(&outcome, detailed);
     if exit == Exit::Cancelled && on_cancel == OnCancel::Serve && desk.cancel.requested() == Some(Stop::Terminate) {
         (exit, why) = (Exit::Done, None);
+    }
+    if exit == Exit::Cancelled && on_cancel == OnCancel::Serve {
+        let message = "stopped watching; modules run on";
+        if screen_is_text {
+            show.borrow_mut().note(message);
+            why = None;
+        } else if let Some(why) = &mut why {
+            (why.message, why.hint) = (message.to_owned(), None);
+        }
+    }
+    if on_cancel == OnCancel::Check && why.is_none() {
+        show.borrow_mut().checking();
     }
     finish(&mut show.borrow_mut(), why.map(Line::Error), outcome.summary);
     Ok(exit)

@@ -2,12 +2,11 @@
 
 use super::engine::{Control, Sink};
 use super::exit::Failure;
-use super::names::{self, Target};
+use super::names;
 use super::pass::{self, OnCancel};
 use super::render::screen::Screen;
 use super::{Desk, args, unless_cancelled};
 use crate::model::exit::Exit;
-use crate::model::id::ResourceId;
 
 pub async fn run(
     args: &args::Restart,
@@ -23,9 +22,9 @@ pub async fn run(
         }
     }
     // A name that is not there is better told before anything is stopped.
-    let all = unless_cancelled(desk.cancel, control.get()).await?;
+    let all = unless_cancelled(desk.cancel, control.get()).await?.resources;
     for name in &wanted {
-        names::one(&all, &Target::Id(ResourceId::service(name)))?;
+        names::runnable(&all, name)?;
     }
     let work = async |sink: &mut Sink<'_>| control.restart(&wanted, args.timeout, desk.cancel, sink).await;
     pass::run(desk, screen, OnCancel::Tell, false, work).await

@@ -7,7 +7,6 @@ use super::pass::{self, OnCancel};
 use super::render::screen::Screen;
 use super::{Desk, args, unless_cancelled};
 use crate::model::exit::Exit;
-use crate::model::id::ResourceId;
 use crate::model::overriding::{Against, OverrideRequest};
 use crate::model::unit::Millis;
 
@@ -59,9 +58,9 @@ async fn ask(
         }
     }
     // A name that is not there is better told before anything is stopped.
-    let all = unless_cancelled(desk.cancel, control.get()).await?;
+    let all = unless_cancelled(desk.cancel, control.get()).await?.resources;
     for name in &wanted {
-        names::one(&all, &Target::Id(ResourceId::service(name)))?;
+        names::runnable(&all, name)?;
     }
     let request = OverrideRequest { names: wanted, wish, span, reason };
     let work = async |sink: &mut Sink<'_>| control.override_services(&request, timeout, desk.cancel, sink).await;

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::args::Cli;
 use super::engine::{
-    Answer, Control, Ended, EventRequest, Outcome, Place, PlanOptions, ReconcileOptions, Refusal, Sink, Surroundings,
-    Wiring,
+    Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Refusal, Sink,
+    Surroundings, Wiring,
 };
 use super::exit::Failure;
 use super::interrupt::{Cancel, CancelTrigger, Interrupts, Stop, cancel};
@@ -19,8 +19,9 @@ use crate::model::condition::{ConditionStatus, Reason};
 use crate::model::event::Cause;
 use crate::model::exit::Exit;
 use crate::model::id::{KindName, Name, ResourceId};
-use crate::model::output::{Description, Line, OutcomeWord, ResourceLine, Summary, Waiting};
+use crate::model::output::{Description, Line, OutcomeWord, ProblemLine, ResourceLine, Summary, Waiting};
 use crate::model::overriding::OverrideRequest;
+use crate::model::problem::Severity;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 
@@ -34,6 +35,8 @@ pub(super) struct Pretend {
     outcome: Outcome,
     failure: RefCell<Option<Failure>>,
     resources: Vec<ResourceLine>,
+    problems: Vec<ProblemLine>,
+    unreadable: bool,
     /// Waits for the request to end, and then answers that it was cancelled.
     until_cancelled: bool,
     /// Asks for the end while it works, as a user would.
@@ -87,8 +90,10 @@ impl Control for Face<'_> {
     ) -> Answer<'a, Outcome> {
         Box::pin(self.0.work("daemon".to_owned(), Some(cancel), sink))
     }
-    fn get(&self) -> Answer<'_, Vec<ResourceLine>> {
-        Box::pin(async { Ok(self.0.resources.clone()) })
+    fn get(&self) -> Answer<'_, Listing> {
+        let Pretend { resources, problems, unreadable, .. } = self.0;
+        let listing = Listing { resources: resources.clone(), problems: problems.clone(), unreadable: *unreadable };
+        Box::pin(async { Ok(listing) })
     }
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description> {
         let found = self.0.resources.iter().find(|line| line.name == id.name).cloned();
@@ -339,7 +344,9 @@ fn a_request_to_end_is_handed_on_and_ends_with_8() {
         let pretend = Pretend { until_cancelled: true, trigger, resources, ..outcome(|_| {}) };
         let ran = run_with(&pretend, words, Interrupts::Given(cancel));
         assert_eq!(ran.exit, Exit::Cancelled, "{words}: {}", ran.err);
-        assert!(ran.err.contains("Ctrl-C again stops at once") && ran.err.contains("error: cancelled"), "{}", ran.err);
+        assert!(ran.err.contains("Ctrl-C again stops at once"), "{}", ran.err);
+        let last = if words == "reconcile" { "stopped watching; modules run on" } else { "error: cancelled" };
+        assert!(ran.err.contains(last), "{}", ran.err);
         assert!(ran.out.contains("3 resources: "), "the summary is still printed");
     }
     assert_eq!(cancelled("reconcile", Stop::Terminate).exit, Exit::Done, "a service manager stops a service");
@@ -577,4 +584,107 @@ fn shells_get_a_script() {
         assert!(ran.out.contains("COMPLETE") && ran.out.contains("trueup"), "{shell}");
     }
     assert_eq!(run(&Pretend::default(), "completions tcsh").exit, Exit::Usage);
+}
+
+#[test]
+fn get_says_what_is_wrong_with_the_manifests_and_still_answers() {
+    let problem = ProblemLine {
+        code: "E0102".to_owned(),
+        severity: Severity::Error,
+        file: "manifests/a.yaml".to_owned(),
+        line: 3,
+        column: 5,
+        message: "unknown field `prot`".to_owned(),
+        hint: None,
+        related: Vec::new(),
+        rendered: String::new(),
+    };
+    let resources = vec![resource("vault", ConditionStatus::True, "Ready")];
+    let mut pretend = Pretend { resources, problems: vec![problem; 5], ..Pretend::default() };
+    let ran = run(&pretend, "get");
+    assert_eq!(ran.exit, Exit::Done);
+    assert!(ran.out.contains("vault"), "{}", ran.out);
+    assert!(ran.err.starts_with("error[E0102]: manifests/a.yaml:3:5: unknown field `prot`\n"), "{}", ran.err);
+    assert!(
+        ran.err.ends_with("... and 2 more mistakes\n'trueup validate' shows what is wrong in the manifests\n"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(run(&pretend, "get -o json").out.matches(r#""type":"problem""#).count(), 5);
+    pretend.unreadable = true;
+    let ran = run(&pretend, "get -o json");
+    assert_eq!(ran.exit, Exit::Invalid, "the tree could not be read");
+    assert!(ran.out.lines().last().is_some_and(|last| last.contains(r#""type":"summary""#)), "{}", ran.out);
+}
+
+#[test]
+fn what_never_ran_is_not_restarted() {
+    let hub = ResourceLine { kind: KindName::Hub, ..resource("home", ConditionStatus::True, "Ready") };
+    let resources = vec![resource("new", ConditionStatus::False, "Invalid"), hub];
+    let pretend = Pretend { resources, ..Pretend::default() };
+    for (words, exit, said) in [
+        ("restart new", Exit::Invalid, "Service/new never ran: its manifest has a mistake"),
+        ("stop new", Exit::Invalid, "Service/new never ran: its manifest has a mistake"),
+        ("restart home", Exit::Usage, "Hub/home is not a Service"),
+        ("restart hub/home", Exit::Usage, "Hub/home is not a Service"),
+        ("restart somethingelse", Exit::Error, "'trueup get' lists what there is"),
+    ] {
+        let ran = run(&pretend, words);
+        assert_eq!(ran.exit, exit, "{words}: {}", ran.err);
+        assert!(ran.err.contains(said), "{words}: {}", ran.err);
+    }
+    assert_eq!(pretend.told.borrow().len(), 0, "nothing was done");
+}
+
+#[test]
+fn words_of_other_programs_are_answered_with_ours() {
+    for (words, said) in [
+        ("apply", "'trueup reconcile --once'"),
+        ("status", "'trueup get'"),
+        ("ps", "'trueup get'"),
+        ("diff", "'trueup plan'"),
+        ("rm vault", "take the document out of its file"),
+        ("logs -n -5", "-n 5"),
+    ] {
+        let ran = run(&Pretend::default(), words);
+        assert_eq!(ran.exit, Exit::Usage, "{words}");
+        assert!(ran.err.contains(said), "{words}: {}", ran.err);
+    }
+    let pretend = Pretend { resources: vec![resource("vault", ConditionStatus::True, "Ready")], ..Pretend::default() };
+    assert!(run(&pretend, "get svc").out.contains("vault"));
+}
+
+#[test]
+fn a_wrong_command_line_is_a_line_for_programs_too() {
+    for words in ["apply -o json", "-ojson plan --nope", "--output=json lgos"] {
+        let ran = run(&Pretend::default(), words);
+        assert_eq!((ran.exit, ran.err.as_str()), (Exit::Usage, ""), "{words}");
+        let line: Value = serde_json::from_str(ran.out.trim()).expect("one line of JSON");
+        assert_eq!((line["type"].as_str(), line["code"].as_str()), (Some("error"), Some("usage")), "{words}");
+        assert!(!line["message"].as_str().unwrap_or_default().is_empty(), "{words}");
+    }
+}
+
+#[test]
+fn states_and_reasons_are_explained() {
+    for (words, said) in [
+        ("explain CrashLoop", "Crashed too often"),
+        ("explain ready", "answers its readiness probe"),
+        ("explain Invalid", "file is broken"),
+        ("explain Stopped", "trueup stop"),
+    ] {
+        let ran = run(&Pretend::default(), words);
+        assert_eq!(ran.exit, Exit::Done, "{words}");
+        assert!(ran.out.contains(said), "{words}: {}", ran.out);
+    }
+    assert!(run(&Pretend::default(), "explain CrashLoop -o json").out.contains(r#""state":"CrashLoop""#));
+}
+
+#[test]
+fn a_check_without_mistakes_says_so_and_help_tells_global_flags_once() {
+    assert!(run(&outcome(|_| {}), "validate").out.starts_with("3 resources, no mistakes ("));
+    assert!(!run(&outcome(|o| o.invalid = 1), "validate").out.contains("no mistakes"));
+    let help = run(&Pretend::default(), "plan --help").out;
+    assert!(help.contains("trueup --help") && !help.contains("--color <WHEN>"), "{help}");
+    assert!(run(&Pretend::default(), "--help").out.contains("--color <WHEN>"));
 }

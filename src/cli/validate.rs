@@ -8,5 +8,5 @@ use super::render::screen::Screen;
 use crate::model::exit::Exit;
 
 pub async fn run(control: &dyn Control, desk: Desk<'_>, screen: &mut Screen) -> Result<Exit, Failure> {
-    pass::run(desk, screen, OnCancel::Drop, false, async |sink| control.validate(sink).await).await
+    pass::run(desk, screen, OnCancel::Check, false, async |sink| control.validate(sink).await).await
 }

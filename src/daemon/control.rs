@@ -12,11 +12,13 @@ use super::tree;
 use super::verbs::{Reply, Verb};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::files::watch::Watcher;
-use crate::adapters::lock::{LockError, StateLock};
-use crate::cli::engine::{Answer, Control, Ended, EventRequest, Outcome, Place, PlanOptions, ReconcileOptions, Sink};
+use crate::adapters::lock::{Held, LockError, StateLock};
+use crate::cli::engine::{
+    Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Sink,
+};
 use crate::cli::exit::Failure;
 use crate::cli::interrupt::Cancel;
-use crate::engine::report::Report;
+use crate::engine::report::{Report, is_manifest_problem};
 use crate::engine::run::Watcher as _;
 use crate::engine::{Mode, Until, Verdict};
 use crate::kinds::Spec;
@@ -31,6 +33,8 @@ use crate::ports::store::EventQuery;
 
 /// How often a waiting command tries the lock again, and a following one looks for new events.
 const AGAIN: Duration = Duration::from_millis(100);
+/// A look that asks nothing that takes long.
+const GLANCE: Mode = Mode { dry: true, down: false, allow_prune: None, kick: false, glance: true };
 /// Events shown by describe.
 const EVENTS_SHOWN: usize = 10;
 
@@ -44,7 +48,7 @@ enum Turn {
     /// We: the lock is ours.
     Ours(StateLock),
     /// A daemon: it is asked.
-    Daemon(tokio::net::UnixStream),
+    Daemon(tokio::net::UnixStream, Held),
 }
 
 impl Local {
@@ -61,10 +65,32 @@ impl Local {
                 Err(error) => return Err(anyhow::Error::from(error).into()),
             };
             if let Some(stream) = socket::connect(&self.place.state).await {
-                return Ok(Turn::Daemon(stream));
+                return Ok(Turn::Daemon(stream, held));
             }
             if begun.elapsed() >= Duration::from(patience) {
                 return Err(Failure::locked(&held.to_string()));
+            }
+            // Both arms lose nothing.
+            tokio::select! {
+                _ = cancel.wait() => return Err(Failure::cancelled()),
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// The lock, for a daemon of our own: one that runs is waited for, not asked.
+    async fn alone(&self, patience: Millis, cancel: &Cancel) -> Result<StateLock, Failure> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let left = Duration::from(patience).saturating_sub(begun.elapsed());
+            let left = Millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            let held = match self.turn(left, cancel).await? {
+                Turn::Ours(lock) => return Ok(lock),
+                Turn::Daemon(_, held) => held,
+            };
+            if left == Millis(0) {
+                return Err(Failure::locked(&format!("a daemon, {held}"))
+                    .hint("it keeps the machine true already; to take its place, end it and use --lock-timeout 1m"));
             }
             // Both arms lose nothing.
             tokio::select! {
@@ -127,7 +153,7 @@ impl Local {
             return Ok(outcome);
         }
         let lock = match self.turn(patience, cancel).await? {
-            Turn::Daemon(stream) => {
+            Turn::Daemon(stream, _) => {
                 if adopt {
                     self.same_tree()?;
                 }
@@ -147,7 +173,7 @@ impl Local {
             Verb::Down { .. } => mode.down = true,
         }
         let bell = ringer.bell(Some(cancel.clone()));
-        let until = Until { timeout: verb.timeout() };
+        let until = Until { timeout: verb.timeout(), only: verb.only() };
         let mut emitter = Emitter::new(sink);
         let run = built.engine.converge(&bell, mode, until, &mut emitter).await;
         let (verdict, report, summary) = run.map_err(anyhow::Error::from)?;
@@ -177,10 +203,7 @@ impl Local {
         if let Some(outcome) = self.admit(options.adopt_state, sink)? {
             return Ok(outcome);
         }
-        let lock = match self.turn(options.lock_timeout, cancel).await? {
-            Turn::Ours(lock) => lock,
-            Turn::Daemon(_) => return Err(Failure::locked("a daemon is running for this state folder")),
-        };
+        let lock = self.alone(options.lock_timeout, cancel).await?;
         let ringer = Ringer::new();
         let mut built = self.build(options.adopt_state, &ringer)?;
         let waker = ringer.clone();
@@ -200,6 +223,7 @@ impl Local {
         };
         let serving = Serving {
             engine: &mut built.engine,
+            tree: self.place.manifests.display().to_string(),
             bell: &bell,
             ringer: ringer.clone(),
             clients,
@@ -263,8 +287,8 @@ impl Control for Local {
             let mode = Mode { allow_prune, kick: true, ..Mode::default() };
             let (_, report) = self.look(mode, options.adopt_state).await?;
             let mut emitter = Emitter::new(sink);
-            emitter.report(&report);
             report.steps.iter().for_each(|step| emitter.step(step));
+            emitter.report(&report);
             Ok(emit::outcome(Verdict::Settled, &report, report.summary()))
         })
     }
@@ -287,17 +311,21 @@ impl Control for Local {
         Box::pin(self.run(options, cancel, sink))
     }
 
-    fn get(&self) -> Answer<'_, Vec<ResourceLine>> {
+    fn get(&self) -> Answer<'_, Listing> {
         Box::pin(async move {
-            let (_, report) = self.look(Mode::default(), false).await?;
-            Ok(report.resources)
+            let (_, mut report) = self.look(GLANCE, false).await?;
+            let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
+            let problems = problems.map(|problem| emit::problem_line(problem, &report.sources)).collect();
+            let resources = known(&mut report);
+            let unreadable = std::fs::read_dir(build::manifests(&self.place)?).is_err();
+            Ok(Listing { resources, problems, unreadable })
         })
     }
 
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description> {
         Box::pin(async move {
-            let (built, report) = self.look(Mode::default(), false).await?;
-            let resource = report.resources.iter().find(|r| r.kind == id.kind && r.name == id.name).cloned();
+            let (built, mut report) = self.look(GLANCE, false).await?;
+            let resource = known(&mut report).into_iter().find(|r| r.kind == id.kind && r.name == id.name);
             let resource = resource.ok_or_else(|| {
                 Failure::new(Exit::Error, format!("{id} is neither declared nor owned"))
                     .hint("'trueup get' lists what there is")
@@ -349,6 +377,14 @@ impl Control for Local {
             Self { place }.act(Verb::Down { timeout }, Millis(0), cancel, sink).await
         })
     }
+}
+
+/// Everything there is a row for, the broken ones included.
+fn known(report: &mut Report) -> Vec<ResourceLine> {
+    let mut all = report.resources.clone();
+    all.append(&mut report.invalid);
+    all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    all
 }
 
 fn service(report: &Report, id: &ResourceId) -> Option<std::sync::Arc<crate::kinds::service::spec::ServiceSpec>> {

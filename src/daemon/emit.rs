@@ -1,13 +1,19 @@
 //! From what the engine reports to lines of output: each problem once, the waiting set whenever it changes.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::cli::engine::Outcome;
 use crate::cli::engine::{Ended, Refusal};
+use crate::cli::render::human::count;
 use crate::cli::render::problem;
 use crate::engine::report::Report;
 use crate::engine::run::Watcher;
 use crate::engine::{Mode, Verdict, report};
 use crate::model::exit::Exit;
-use crate::model::output::{ErrorLine, Line, NoteLine, ProblemLine, StepLine, Summary, WaitLine, Waiting};
+use crate::model::output::{
+    About, ErrorLine, Line, NoteLine, NoticeLine, ProblemLine, StepLine, Summary, WaitLine, Waiting,
+};
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
 use crate::plan;
@@ -63,12 +69,30 @@ impl Shown {
         }
     }
 
+    /// Says which files had mistakes and have none any more.
+    fn repaired(&self, report: &Report, sink: &mut dyn FnMut(Line)) {
+        let broken = |problems: &[Problem]| -> BTreeSet<Arc<str>> {
+            let errors = problems.iter().filter(|p| p.severity == Severity::Error && report::is_manifest_problem(p));
+            errors.map(|problem| problem.span().file.clone()).collect()
+        };
+        let now = broken(&report.problems);
+        let whole = |file: &Arc<str>| !now.contains(file) && report.sources.contains_key(file);
+        for file in broken(&self.problems).into_iter().filter(whole) {
+            let here = format!("{file}:");
+            let followed = report.resources.iter().filter(|line| line.source.starts_with(&here)).count();
+            let follow = if followed == 1 { "follows" } else { "follow" };
+            let message = format!("{file}: repaired, {} {follow} it again", count(followed, "resource"));
+            sink(Line::Notice(NoticeLine { about: About::Repaired, message }));
+        }
+    }
+
     /// Sends what is new.
     pub(super) fn report(&mut self, report: &Report, sink: &mut dyn FnMut(Line)) {
         if report.busy.is_none() {
+            self.repaired(report, sink);
             for problem in &report.problems {
                 if !self.problems.contains(problem) {
-                    sink(problem_line(problem, &report.sources));
+                    sink(Line::Problem(problem_line(problem, &report.sources)));
                 }
             }
             self.problems.clone_from(&report.problems);
@@ -96,10 +120,31 @@ impl Shown {
     }
 }
 
+/// How it stands when the first pass is over and watching begins.
+pub(super) fn watching(tree: &str, report: &Report) -> NoticeLine {
+    let summary = report.summary();
+    let mut parts = vec![count(summary.resources, "resource")];
+    let notable = [
+        (summary.failed, "failed"),
+        (summary.waiting, "waiting"),
+        (summary.held, "held"),
+        (summary.overridden, "overridden"),
+    ];
+    parts
+        .extend(notable.into_iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")));
+    if summary.in_sync && summary.held == 0 {
+        parts.push("in sync".to_owned());
+    }
+    if report.invalid() {
+        parts.push("the manifests have mistakes".to_owned());
+    }
+    NoticeLine { about: About::Watching, message: format!("watching {tree}: {}", parts.join(", ")) }
+}
+
 /// A problem with the text a person sees.
-pub(super) fn problem_line(problem: &Problem, sources: &Sources) -> Line {
+pub(super) fn problem_line(problem: &Problem, sources: &Sources) -> ProblemLine {
     let rendered = problem::render(problem, sources, true);
-    Line::Problem(ProblemLine { rendered, ..ProblemLine::from(problem) })
+    ProblemLine { rendered, ..ProblemLine::from(problem) }
 }
 
 impl Outcome {

@@ -28,6 +28,8 @@ const AFTER_FAILURE: Millis = Millis(2_000);
 const SHORTEST_INTERVAL: Millis = Millis(1_000);
 /// The timer of a sleep does not count the time that the machine itself sleeps, and knows nothing of a clock that is set.
 const SLICE: Millis = Millis(30_000);
+/// After so long the first pass counts as over, whatever is still waited for.
+const FIRST_PASS: Millis = Millis(10_000);
 /// How often history is trimmed.
 const TRIM_EVERY: u64 = 256;
 
@@ -47,6 +49,8 @@ struct Waiting {
 /// What the loop works with.
 pub(super) struct Serving<'a> {
     pub engine: &'a mut Engine,
+    /// The folder of manifests, as the user named it.
+    pub tree: String,
     pub bell: &'a dyn Bell,
     pub ringer: Ringer,
     pub clients: UnboundedReceiver<Client>,
@@ -66,13 +70,16 @@ pub(super) enum EndedBy {
 
 /// Serves until cancelled or told to go down.
 pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
-    let Serving { engine, bell, ringer: _ringer, mut clients, mut allow_prune, sink, watched } = serving;
+    let Serving { engine, tree, bell, ringer: _ringer, mut clients, mut allow_prune, sink, watched } = serving;
     let clock = engine.world().clock.clone();
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut shown = Shown::default();
     let mut totals = Totals::from(clock.now());
+    let begun = clock.now();
     let mut ticks: u64 = 0;
     let mut ready = false;
+    let mut watching = false;
+    let mut woke = "the start";
     let mut pulse = Pulse::asked(clock.now());
     // Somebody asked just now; kept until a tick could look.
     let mut kick = false;
@@ -96,6 +103,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         let (gone, here) = waiting.into_iter().partition(|w: &Waiting| w.client.reply.is_closed());
         waiting = here;
         withdraw(engine, &gone, &waiting);
+        let looked = clock.now();
         let mut mode = Mode { kick, ..mode(&waiting, allow_prune) };
         mode.down |= going_down;
         if totals.is_empty() {
@@ -140,6 +148,12 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             sink(Line::Summary(totals.summary(&report, clock.now())));
             totals = Totals::from(clock.now());
         }
+        let passed = report.settled || report.doomed || clock.now() - begun >= FIRST_PASS;
+        if passed && report.busy.is_none() && !mode.down && !std::mem::replace(&mut watching, true) {
+            sink(Line::Notice(emit::watching(&tree, &report)));
+        }
+        let (steps, ms) = (report.steps.len(), (clock.now() - looked).0);
+        tracing::info!(woken_by = woke, steps, ms, settled = report.settled, "looked");
         let (gone, here) = answer(waiting, &report, mode, clock.now());
         waiting = here;
         withdraw(engine, &gone, &waiting);
@@ -158,11 +172,23 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         let pause = report.next.unwrap_or(interval);
         let pause = waiting.iter().map(|w| left(w, clock.now())).fold(pause, Millis::min);
         // Asked even when there is no time to wait: a chain of steps must not hide a request to end.
-        if pause_until(&mut pulse, bell, pause, report.wake, &*clock).await == Rang::Cancelled {
+        let rang = pause_until(&mut pulse, bell, pause, report.wake, &*clock).await;
+        woke = woken_by(rang, report.settled);
+        if rang == Rang::Cancelled {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             let summary = totals.summary(&report, clock.now());
             return EndedBy::Cancel(emit::outcome(Verdict::Cancelled, &report, summary));
         }
+    }
+}
+
+/// For whoever wants to know more (`-v`).
+fn woken_by(rang: Rang, settled: bool) -> &'static str {
+    match rang {
+        Rang::Woken => "a file, a process, a probe or a request",
+        Rang::Time if settled => "the interval",
+        Rang::Time => "something unfinished",
+        Rang::Cancelled => "the end",
     }
 }
 
@@ -193,7 +219,7 @@ fn mode(waiting: &[Waiting], own: Option<usize>) -> Mode {
         Verb::Restart { .. } | Verb::Override { .. } | Verb::Down { .. } => None,
     });
     let down = waiting.iter().any(|w| matches!(w.client.verb, Verb::Down { .. }));
-    Mode { dry: false, down, allow_prune: asked.or(own), kick: false }
+    Mode { down, allow_prune: asked.or(own), ..Mode::default() }
 }
 
 fn left(waiting: &Waiting, now: Tick) -> Millis {
@@ -231,10 +257,12 @@ fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec
     for mut w in waiting {
         w.totals.add(report);
         let reply = w.client.reply.clone();
-        w.shown.report(report, &mut |line| {
+        let only = w.client.verb.only();
+        let own = if only.is_empty() { report } else { &report.of(only) };
+        w.shown.report(own, &mut |line| {
             let _ = reply.send(Reply::Line { line });
         });
-        let verdict = match report {
+        let verdict = match own {
             // While everything is stopped, nothing that others wait for comes to be.
             r if r.settled && (is_down(&w) || !mode.down) => Some(Verdict::Settled),
             r if r.doomed && !mode.down => Some(Verdict::Doomed),
@@ -246,7 +274,7 @@ fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec
             continue;
         };
         if !(is_down(&w) && verdict == Verdict::Settled) {
-            let outcome = emit::outcome(verdict, report, w.totals.summary(report, now));
+            let outcome = emit::outcome(verdict, own, w.totals.summary(own, now));
             let outcome = outcome.of(Mode { down: is_down(&w), ..Mode::default() });
             let goes_on = is_down(&w);
             let _ = reply.send(Reply::Done { outcome: Outcome { goes_on, ..outcome } });

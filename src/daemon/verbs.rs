@@ -19,6 +19,15 @@ pub(super) enum Verb {
 }
 
 impl Verb {
+    /// The services that it is about; none when it is about everything.
+    pub(super) fn only(&self) -> &[Name] {
+        match self {
+            Self::Restart { names, .. } => names,
+            Self::Override { request, .. } => &request.names,
+            Self::Reconcile { .. } | Self::Down { .. } => &[],
+        }
+    }
+
     pub(super) fn timeout(&self) -> Millis {
         match self {
             Self::Reconcile { options } => options.timeout,

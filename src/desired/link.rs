@@ -340,7 +340,10 @@ fn finish(input: &Input<'_>, candidates: Candidates<'_>, mut problems: Vec<Probl
     problems.sort_by(|a, b| a.span().cmp(b.span()).then(a.code.cmp(&b.code)).then(a.message.cmp(&b.message)));
     let mut desired = Desired { complete, problems, sources: sources(input), ..Desired::default() };
     for (id, candidate) in candidates {
-        let Some(version) = candidate.chosen(complete).cloned() else { continue };
+        let Some(version) = candidate.chosen(complete).cloned() else {
+            desired.invalid.extend(candidate.held.filter(|_| candidate.declared).map(|held| (id, held)));
+            continue;
+        };
         let held = match candidate.is_fresh() {
             true => None,
             false => Some(candidate.held.unwrap_or_else(|| Held {

@@ -125,6 +125,8 @@ pub struct Desired {
     /// Every resource once, dependencies first; equal ones by name.
     pub order: Vec<ResourceId>,
     pub hub: Option<Arc<HubSpec>>,
+    /// What files declare with mistakes and no earlier version stands in for.
+    pub invalid: BTreeMap<ResourceId, Held>,
     /// Sorted by place.
     pub problems: Vec<Problem>,
     /// The texts that the problems speak of.

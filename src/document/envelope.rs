@@ -59,6 +59,9 @@ pub struct Schemas {
     pub envelope: Checker,
 }
 
+/// The fields at the top of a document.
+const ENVELOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
+
 /// What could be read of a document.
 pub(super) enum Read {
     /// Nothing but comments.
@@ -83,6 +86,10 @@ pub(super) fn read(schemas: &Schemas, text: &Text, composed: &mut Composed) -> R
     }
     if !matches!(root.kind, NodeKind::Map(_)) {
         problems.push(not_a_mapping(text, root, *place));
+        return Read::Bad(None);
+    }
+    if !broken && ENVELOPE.iter().all(|key| root.get(key).is_none()) {
+        problems.push(not_ours(text, root));
         return Read::Bad(None);
     }
     if let Some(problem) = unknown_version(text, root) {
@@ -111,6 +118,14 @@ fn identity(root: &Node) -> Option<ResourceId> {
     let kind = KindName::ALL.into_iter().find(|kind| kind.as_str() == word)?;
     let name = root.get("metadata")?.get("name")?.text()?;
     Some(ResourceId::new(kind, Name::new(name).ok()?))
+}
+
+/// A document of something else: one mistake, not one for each thing it lacks.
+fn not_ours(text: &Text, root: &Node) -> Problem {
+    let message = "this is not a document of trueup: it has no apiVersion, kind, metadata or spec";
+    Problem::error(Code::MissingField, text.span(root.begin()), message)
+        .label("all four are missing")
+        .hint("`trueup init` shows how one looks; files that are no manifests need another suffix, or another folder")
 }
 
 fn not_a_mapping(text: &Text, root: &Node, place: Place) -> Problem {

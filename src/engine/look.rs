@@ -14,9 +14,11 @@ use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
 use crate::kinds::service::observe::{self, Record, State};
 use crate::kinds::service::plan::PORT_GRACE;
 use crate::kinds::{Spec, schema};
+use crate::model::digest::Digest;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
 use crate::model::overriding::Override;
+use crate::model::problem::{Code, Problem};
 use crate::model::source::SourceFile;
 use crate::model::span::Span;
 use crate::model::time::{Tick, Timestamp};
@@ -73,7 +75,9 @@ impl Engine {
     pub(super) async fn look(&mut self, mode: Mode) -> Result<Looked, EngineError> {
         let owned = self.world.store.owned()?;
         let open = if self.recovered { Vec::new() } else { self.world.store.open_steps()? };
-        let (desired, busy) = self.desire(&owned);
+        let (mut desired, busy) = self.desire(&owned);
+        let loose = self.loose_secrets(&desired);
+        desired.problems.extend(loose);
         let hub = desired.hub.as_deref().cloned().unwrap_or_default();
         let home = self.home(&desired, &hub);
         let overrides = self.overrides(|id| desired.resources.contains_key(id), &owned, mode.dry || busy.is_some())?;
@@ -95,7 +99,11 @@ impl Engine {
             wanted_rows: wanted_rows(&desired, &ports),
             kept_rows: kept_rows(&owned, &home),
             // What is only to be stopped needs no secrets.
-            commands: if mode.down { Commands::new() } else { secrets::commands(&*self.world.secrets, &desired).await },
+            commands: match mode.down || mode.glance {
+                true => Commands::new(),
+                false => secrets::commands(&*self.world.secrets, &desired).await,
+            },
+            remembered: mode.glance.then(|| remembered(&owned)),
             home: home.clone(),
             key: self.world.store.key()?,
         };
@@ -117,6 +125,25 @@ impl Engine {
             busy,
             overrides,
         })
+    }
+
+    /// A warning for every secret that everyone can read.
+    fn loose_secrets(&self, desired: &Desired) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for resource in desired.resources.values().filter(|resource| resource.held.is_none()) {
+            let Spec::Service(spec) = &resource.spec else { continue };
+            let files = spec.secret_env.iter().filter_map(|(name, from)| Some((name, from.file.as_ref()?)));
+            for (name, file) in files {
+                let path = inputs::tidy(&resource.document.folder.join(file));
+                if self.world.files.is_public(&path) {
+                    let at = resource.document.value_at(&format!("/spec/secretEnv/{}", name.0));
+                    let message = format!("everyone on this machine can read the secret {}", path.display());
+                    let hint = format!("chmod 600 {}", path.display());
+                    problems.push(Problem::error(Code::LooseSecret, at, message).warning().hint(hint));
+                }
+            }
+        }
+        problems
     }
 
     /// Files to desired. Each file is read again only when its text changed.
@@ -309,6 +336,12 @@ fn kept_rows(owned: &BTreeMap<ResourceId, Owned>, home: &Path) -> BTreeMap<Name,
     let here = |record: &Record| record.home.as_deref().is_some_and(|of| Path::new(of) == home);
     let row = |(id, owned): (&ResourceId, &Owned)| Some((id.name.clone(), record_of(Some(owned)).filter(here)?.row?));
     owned.iter().filter_map(row).collect()
+}
+
+/// The parts of what each service was started with.
+fn remembered(owned: &BTreeMap<ResourceId, Owned>) -> BTreeMap<Name, BTreeMap<String, Digest>> {
+    let services = owned.iter().filter(|(id, _)| id.kind == KindName::Service);
+    services.map(|(id, owned)| (id.name.clone(), record_of(Some(owned)).unwrap_or_default().parts)).collect()
 }
 
 fn is_probed(state: &State) -> bool {

@@ -37,6 +37,8 @@ pub struct Mode {
     pub allow_prune: Option<usize>,
     /// A person asked just now: what crashed too often is tried at once, not when its long pause is over.
     pub kick: bool,
+    /// Only a glance: secret commands are not asked, and what they answered at the last start is taken to be so still.
+    pub glance: bool,
 }
 
 /// A defect or a failure that concerns the tick as a whole.

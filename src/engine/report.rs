@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::document::Document;
+use crate::kinds::Spec;
 use crate::model::condition::Reason;
 use crate::model::event::Event;
-use crate::model::id::ResourceId;
+use crate::model::id::{Name, ResourceId};
 use crate::model::output::{NoteLine, ResourceLine, StepLine, Summary, WaitLine};
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
@@ -28,6 +29,8 @@ pub struct Report {
     pub later: Vec<StepLine>,
     pub waits: Vec<WaitLine>,
     pub resources: Vec<ResourceLine>,
+    /// What is declared with mistakes and has no version to go on with, for lists.
+    pub invalid: Vec<ResourceLine>,
     /// The documents in force, held ones included.
     pub documents: BTreeMap<ResourceId, Arc<Document>>,
     /// How many resources the tree declares.
@@ -67,6 +70,38 @@ impl Report {
         self.problems.iter().any(|p| p.severity == Severity::Error && is_manifest_problem(p))
     }
 
+    /// How it stands with these services and everything they need, for whoever asked about them alone.
+    pub fn of(&self, names: &[Name]) -> Self {
+        let mut scope: BTreeSet<ResourceId> = BTreeSet::new();
+        let mut next: Vec<ResourceId> = names.iter().map(ResourceId::service).collect();
+        while let Some(id) = next.pop() {
+            let spec = self.documents.get(&id).and_then(|document| Spec::read(document, &mut Vec::new()));
+            let needs = spec.as_ref().and_then(Spec::as_service).map(|spec| spec.depends_on.as_slice());
+            next.extend(needs.unwrap_or_default().iter().map(|needed| ResourceId::service(&needed.service)));
+            if !scope.insert(id) {
+                next.retain(|id| !scope.contains(id));
+            }
+        }
+        let mut own = self.clone();
+        own.steps.retain(|step| scope.contains(&step.resource));
+        own.later.retain(|step| scope.contains(&step.resource));
+        own.waits.retain(|wait| scope.contains(&wait.resource));
+        own.resources.retain(|line| scope.contains(&ResourceId::new(line.kind, line.name.clone())));
+        for set in [&mut own.held, &mut own.drifted, &mut own.pruned] {
+            set.retain(|id| scope.contains(id));
+        }
+        own.documents.retain(|id, _| scope.contains(id));
+        own.declared = own.documents.len();
+        own.rolled_back = own.resources.iter().filter(|line| line.phase.ends_with("RolledBack")).count();
+        let all = &self.documents;
+        own.problems.retain(|problem| owner(all, problem).is_some_and(|id| scope.contains(id)));
+        own.refusal = None;
+        let idle = self.busy.is_none() && own.steps.is_empty() && own.later.is_empty();
+        own.settled = self.settled || idle && own.waits.is_empty();
+        own.doomed = self.doomed || idle && !own.waits.is_empty() && own.waits.iter().all(|wait| wait.doomed);
+        own
+    }
+
     /// Resources that failed for good or keep failing.
     pub fn failing(&self) -> usize {
         self.waits.iter().filter(|w| w.doomed).count() + self.rolled_back
@@ -91,8 +126,15 @@ impl Report {
     }
 }
 
+/// The resource in whose document a problem stands.
+fn owner<'a>(all: &'a BTreeMap<ResourceId, Arc<Document>>, problem: &Problem) -> Option<&'a ResourceId> {
+    let at = problem.span();
+    let before = all.iter().filter(|(_, document)| document.origin.file == at.file && document.origin.line <= at.line);
+    before.max_by_key(|(_, document)| document.origin.line).map(|(id, _)| id)
+}
+
 /// Codes from E03 on are about the machine, not about the documents.
-fn is_manifest_problem(problem: &Problem) -> bool {
+pub fn is_manifest_problem(problem: &Problem) -> bool {
     !problem.code.as_str().starts_with("E03")
 }
 

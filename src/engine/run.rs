@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::report::Report;
 use super::{Engine, EngineError, Mode};
 use crate::model::event::Cause;
-use crate::model::id::ResourceId;
+use crate::model::id::{Name, ResourceId};
 use crate::model::output::{OutcomeWord, StepLine, Summary};
 use crate::model::time::Tick;
 use crate::model::unit::Millis;
@@ -30,8 +30,10 @@ pub trait Bell {
 
 /// How long to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Until {
+pub struct Until<'a> {
     pub timeout: Millis,
+    /// Only these services, and what they need, decide when it is over; all do when there are none.
+    pub only: &'a [Name],
 }
 
 /// How a run ended.
@@ -107,7 +109,7 @@ impl Engine {
         &mut self,
         bell: &dyn Bell,
         mode: Mode,
-        until: Until,
+        until: Until<'_>,
         watcher: &mut dyn Watcher,
     ) -> Result<(Verdict, Report, Summary), EngineError> {
         let clock = self.world().clock.clone();
@@ -115,21 +117,25 @@ impl Engine {
         let mut totals = Totals::from(begun);
         let mut kick = true;
         loop {
+            let looked = clock.now();
             let report = self.tick(Mode { kick, ..mode }, &mut |line| watcher.step(line)).await?;
             // A tree that is being rewritten was not looked at.
             kick &= report.busy.is_some();
             totals.add(&report);
-            watcher.report(&report);
+            let (steps, ms) = (report.steps.len(), (clock.now() - looked).0);
+            tracing::info!(steps, ms, settled = report.settled, "looked");
             let left = until.timeout.0.saturating_sub((clock.now() - begun).0);
-            let verdict = match &report {
+            let seen = if until.only.is_empty() { &report } else { &report.of(until.only) };
+            watcher.report(seen);
+            let verdict = match seen {
                 r if r.settled => Some(Verdict::Settled),
                 r if r.doomed => Some(Verdict::Doomed),
                 _ if left == 0 => Some(Verdict::TimedOut),
                 _ => None,
             };
             if let Some(verdict) = verdict {
-                let summary = totals.summary(&report, clock.now());
-                return Ok((verdict, report, summary));
+                let summary = totals.summary(seen, clock.now());
+                return Ok((verdict, seen.clone(), summary));
             }
             let pause = report.next.unwrap_or(Millis(250)).0.min(left);
             if pause > 0 && bell.wait(Millis(pause)).await == Rang::Cancelled {

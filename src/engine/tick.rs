@@ -8,6 +8,7 @@ use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
 use super::{Engine, EngineError, Mode, Sink};
+use crate::desired::Held;
 use crate::kinds::Spec;
 use crate::kinds::service::inputs;
 use crate::kinds::service::plan::{PORT_GRACE, STEADY, Standing};
@@ -230,6 +231,7 @@ impl Engine {
             report.resources.push(self.line(looked, id, &standing, &circumstance, conditions, &plan.hours));
         }
         report.resources.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        report.invalid = invalid(looked);
         report.documents = looked.desired.resources.iter().map(|(id, r)| (id.clone(), r.document.clone())).collect();
         report.declared = looked.desired.resources.len();
         report.also = also(looked);
@@ -351,6 +353,26 @@ impl Engine {
 fn needs_answers(plan: &Plan, looked: &Looked, mode: Mode) -> bool {
     let waits = |step: &plan::Step| step.gate.is_some() || looked.unanswered.contains(&step.resource.name);
     mode.dry || plan.steps.is_empty() || plan.steps.iter().any(waits)
+}
+
+/// A row for each resource of which only the mistake is known.
+fn invalid(looked: &Looked) -> Vec<ResourceLine> {
+    let row = |(id, held): (&ResourceId, &Held)| ResourceLine {
+        kind: id.kind,
+        name: id.name.clone(),
+        source: held.span.as_ref().map(ToString::to_string).unwrap_or_default(),
+        generation: 0,
+        conditions: status::invalid(&held.message, looked.wall),
+        phase: Reason::Invalid.to_string(),
+        pid: None,
+        port: None,
+        restarts: None,
+        uptime_ms: None,
+        last_exit: None,
+        pause: None,
+        next_run: None,
+    };
+    looked.desired.invalid.iter().filter(|(id, _)| !looked.owned.contains_key(*id)).map(row).collect()
 }
 
 /// Whether something well by itself is put right again and again, and goes wrong again.

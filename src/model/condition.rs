@@ -30,8 +30,13 @@ macro_rules! reasons {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Reason { $($(#[doc = $doc])+ $variant,)+ }
         impl Reason {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)+ }
+            }
+            /// What it means: what `trueup explain REASON` prints.
+            pub fn explain(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc, "\n",)+),)+ }
             }
         }
     };
@@ -110,6 +115,8 @@ reasons! {
     Readopted,
     /// An input could not be resolved (file missing, command not found, ...).
     BadInput,
+    /// Its file is broken, and no earlier version is there to go on with.
+    Invalid,
     /// Its file is broken; held at the last good version.
     Held,
     /// A step failed; it is tried again.

@@ -102,10 +102,14 @@ impl fmt::Display for KindName {
 
 impl FromStr for KindName {
     type Err = UnknownKind;
-    /// Reads a kind as people type it: case and a plural `s` do not matter.
+    /// Reads a kind as people type it: case and a plural `s` do not matter, and `svc` is a Service.
     fn from_str(text: &str) -> Result<Self, UnknownKind> {
         let plain = text.to_ascii_lowercase();
-        let singular = plain.strip_suffix('s').unwrap_or(&plain);
+        let singular = match plain.strip_suffix('s').unwrap_or(&plain) {
+            // As kubectl users write it.
+            "svc" => "service",
+            word => word,
+        };
         Self::ALL
             .into_iter()
             .find(|k| k.as_str().to_ascii_lowercase() == singular)

@@ -26,6 +26,8 @@ pub enum Line {
     Error(ErrorLine),
     /// Something to know that is no mistake and no change.
     Note(NoteLine),
+    /// What became of the work as a whole.
+    Notice(NoticeLine),
     Summary(Summary),
 }
 
@@ -36,6 +38,24 @@ pub struct NoteLine {
     pub resource: ResourceId,
     pub reason: Reason,
     pub message: String,
+}
+
+/// Something to know about the tree as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NoticeLine {
+    pub about: About,
+    pub message: String,
+}
+
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum About {
+    /// The first pass is over; from now on the tree is watched.
+    Watching,
+    /// A file that had mistakes has none any more.
+    Repaired,
 }
 
 /// Who keeps a service from being what it would be otherwise.

@@ -103,6 +103,8 @@ codes! {
     RolledBack = "E0320",
     /// A file that `files` names is missing or cannot be read.
     BadFile = "E0321",
+    /// A file with a secret that everyone on this machine can read. `chmod 600` takes that away.
+    LooseSecret = "E0330",
     /// A user or group that this machine does not have.
     UnknownUser = "E0311",
     /// Something that only root may do, or root and that very user: running a program as another user, serving it before others, or

@@ -77,6 +77,22 @@ pub fn conditions(
     out
 }
 
+/// The conditions of what is declared with a mistake and was never in force.
+pub fn invalid(message: &str, now: Timestamp) -> Vec<Condition> {
+    let condition = |kind, status| Condition {
+        kind,
+        status,
+        reason: Reason::Invalid,
+        message: message.to_owned(),
+        last_transition_time: now,
+        observed_generation: 0,
+    };
+    vec![
+        condition(ConditionType::Ready, ConditionStatus::False),
+        condition(ConditionType::Stalled, ConditionStatus::True),
+    ]
+}
+
 fn stalled(standing: &Standing, circumstance: &Circumstance) -> (bool, (Reason, String)) {
     if let Some(why) = &circumstance.held {
         return (true, (circumstance.holds(), why.clone()));

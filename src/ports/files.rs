@@ -47,6 +47,10 @@ pub trait Files {
     /// The digest of a file of any size and content, such as a program. A file that did not change since it was last asked for is
     /// not read again.
     fn fingerprint(&self, path: &Path) -> Result<Digest, FileError>;
+    /// Whether everyone on this machine may read this file; a file that is not there is no such file.
+    fn is_public(&self, _path: &Path) -> bool {
+        false
+    }
     /// Whether a directory is there.
     fn is_dir(&self, path: &Path) -> bool;
     /// Finds a command: a path is taken relative to `dir`, a bare word is looked up in `search` (a PATH).

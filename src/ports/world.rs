@@ -14,6 +14,7 @@ use super::registry::{Registry, Row};
 use super::secrets::Secrets;
 use super::sockets::{Listeners, Sockets};
 use super::store::Store;
+use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
 
@@ -59,6 +60,8 @@ pub struct Facts {
     pub kept_rows: BTreeMap<Name, String>,
     /// What the secret commands of the tree answered.
     pub commands: Commands,
+    /// In a glance the commands were not asked: the keyed parts that each service was started with stand for their answers.
+    pub remembered: Option<BTreeMap<Name, BTreeMap<String, Digest>>>,
     /// The folder that holds services.json; modules get it as `PARACHUTE_HOME`.
     pub home: PathBuf,
     pub key: [u8; 32],

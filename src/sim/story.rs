@@ -93,7 +93,7 @@ impl Story {
         mode: Mode,
         timeout: Millis,
     ) -> Result<(Verdict, Report, Summary), String> {
-        block_on(engine.converge(&**bell, mode, Until { timeout }, &mut Silent)).map_err(|e| e.to_string())
+        block_on(engine.converge(&**bell, mode, Until { timeout, only: &[] }, &mut Silent)).map_err(|e| e.to_string())
     }
 
     /// A run of a fresh engine after a person asked it for something.

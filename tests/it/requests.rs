@@ -108,3 +108,82 @@ fn a_death_is_told_by_the_daemon_and_in_the_events() {
     let events = stage.run(&["events", "one"]).code(0).out;
     assert_eq!(events.matches("died (signal 9)").count(), 1, "{events}");
 }
+
+#[test]
+fn a_list_asks_no_secret_command_and_shows_what_is_broken() {
+    let stage = Stage::new();
+    stage.hub();
+    let asked = stage.path("asked");
+    let command = format!("echo x >> {}; echo secret", asked.display());
+    let more = format!("  secretEnv: {{ KEY: {{ command: [sh, -c, \"{command}\"] }} }}\n");
+    stage.write(
+        "sleeper.yaml",
+        &format!(
+            "apiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: sleeper }}\nspec:\n  command: [sleep, '600']\n{more}"
+        ),
+    );
+    stage.once(&[]).code(0);
+    let before = std::fs::read(&asked).expect("it was asked for the start");
+    stage.write("new.yaml", "apiVersion: trueup/v1\nkind: Service\nmetadata: { name: new }\nspec: { comand: [x] }\n");
+    let list = stage.run(&["get", "-o", "json"]).code(0);
+    let phase = |name: &str| {
+        let rows = list.typed("resource");
+        rows.iter().find(|row| row["name"] == name).map(|row| row["phase"].clone()).unwrap_or_default()
+    };
+    assert_eq!((phase("sleeper"), phase("new")), ("Ready".into(), "Invalid".into()), "{}", list.out);
+    assert_eq!(list.typed("problem").len(), 1);
+    stage.run(&["describe", "sleeper"]).code(0);
+    stage.run(&["describe", "new"]).code(0);
+    assert_eq!(std::fs::read(&asked).expect("still there"), before, "nobody asked again");
+    std::fs::rename(stage.path("manifests"), stage.path("elsewhere")).expect("moved");
+    assert!(stage.run(&["get"]).code(3).out.contains("sleeper"), "what runs is listed all the same");
+    std::fs::rename(stage.path("elsewhere"), stage.path("manifests")).expect("moved back");
+    stage.run(&["down"]).code(0);
+}
+
+#[test]
+fn a_restart_answers_for_what_it_named() {
+    let stage = Stage::new();
+    stage.hub();
+    let service = |name: &str, spec: &str| {
+        stage.write(
+            &format!("{name}.yaml"),
+            &format!("apiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {spec}\n"),
+        );
+    };
+    service("well", "{ command: [sleep, '600'] }");
+    service("lost", "{ command: [no-such-program] }");
+    service("job", "{ command: ['true'], restart: { policy: never } }");
+    stage.once(&[]).code(7);
+    for beside_a_daemon in [false, true] {
+        let _daemon = beside_a_daemon.then(|| stage.daemon());
+        let before = stage.pid("well");
+        let answer = stage.run(&["restart", "well", "-o", "json"]).code(0);
+        assert_ne!(stage.pid("well"), before);
+        assert_eq!(
+            (answer.summary()["failed"].clone(), answer.typed("problem").len()),
+            (0.into(), 0),
+            "{}",
+            answer.out
+        );
+        let job = stage.run(&["restart", "job", "-o", "json"]).code(0);
+        let step = job.typed("step").into_iter().find(|step| step["resource"] == "Service/job").expect("it ran again");
+        assert_eq!(step["reason"], "Requested");
+        assert!(step["message"].as_str().unwrap_or_default().contains("pid "), "{step}");
+        stage.run(&["restart", "lost"]).code(7);
+    }
+    stage.run(&["down"]).code(0);
+}
+
+#[test]
+fn a_daemon_says_when_it_watches_and_when_a_mistake_is_mended() {
+    let stage = Stage::new();
+    stage.hub();
+    let _daemon = stage.daemon();
+    wait_until("the first pass", || stage.daemon_output().contains("watching manifests: 1 resource, in sync"));
+    stage.write("new.yaml", "kind: [\n");
+    wait_until("the mistake", || stage.daemon_output().contains("E0101"));
+    stage.write("new.yaml", "# nothing yet\n");
+    wait_until("the repair", || stage.daemon_output().contains("new.yaml: repaired"));
+    stage.run(&["down"]).code(0);
+}

@@ -68,6 +68,10 @@ impl Files for TreeFiles {
         })
     }
 
+    fn is_public(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|about| about.is_file() && about.mode() & 0o004 != 0)
+    }
+
     fn is_dir(&self, path: &Path) -> bool {
         path.is_dir()
     }

@@ -9,7 +9,7 @@ use crate::model::output::{DependencyLine, Description, ResourceLine};
 use crate::model::time::Timestamp;
 
 /// The text of `describe`.
-pub fn text(description: &Description) -> String {
+pub fn text(description: &Description, now: Timestamp) -> String {
     let line = &description.resource;
     let mut text = String::new();
     facts(
@@ -28,11 +28,11 @@ pub fn text(description: &Description) -> String {
     facts(&mut text, &until.map(|until| ("Until", until)).into_iter().collect::<Vec<_>>());
     let pause = line.pause.as_ref().filter(|pause| pause.by_more_than_a_word());
     facts(&mut text, &pause.map(|pause| ("Why", pause.sentence())).into_iter().collect::<Vec<_>>());
-    section(&mut text, "Conditions", conditions(&line.conditions));
+    section(&mut text, "Conditions", conditions(&line.conditions, now));
     section(&mut text, "Process", process(line));
     section(&mut text, "Depends on", dependencies(&description.depends_on));
     section(&mut text, "Required by", description.required_by.iter().map(ToString::to_string).collect());
-    let spec = yaml(&description.spec);
+    let spec = if description.spec.is_null() { String::new() } else { yaml(&description.spec) };
     section(&mut text, "Spec", printable::block(&spec).lines().map(str::to_owned).collect());
     let events = description.events.iter().map(|event| super::lines::event(event).trim_end().to_owned());
     section(&mut text, "Events", events.collect());
@@ -60,7 +60,7 @@ fn facts(text: &mut String, facts: &[(&str, String)]) {
     }
 }
 
-fn conditions(all: &[Condition]) -> Vec<String> {
+fn conditions(all: &[Condition], now: Timestamp) -> Vec<String> {
     let rows = all.iter().map(|condition| {
         let kind = match condition.kind {
             ConditionType::Ready => "Ready",
@@ -72,8 +72,8 @@ fn conditions(all: &[Condition]) -> Vec<String> {
             kind.to_owned(),
             status_word(condition.status).to_owned(),
             condition.reason.to_string(),
-            condition.last_transition_time.to_string(),
-            printable::line(&condition.message).into_owned(),
+            human::moment(condition.last_transition_time, now),
+            printable::line(&human::moments(&condition.message, now)).into_owned(),
         ]
     });
     if all.is_empty() { Vec::new() } else { grid(Some(&["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"]), rows) }

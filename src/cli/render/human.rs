@@ -1,4 +1,6 @@
-//! Spans, sizes and counts as people read them.
+//! Spans, moments, sizes and counts as people read them.
+
+use crate::model::time::Timestamp;
 
 /// A span of milliseconds: `4ms`, `1.2s`, `12s`, `5m12s`, `3h4m`, `2d5h`.
 pub fn span(ms: u64) -> String {
@@ -17,6 +19,47 @@ pub fn span(ms: u64) -> String {
 /// How long ago, in whole seconds: `0s`, `12s`, `5m12s`.
 pub fn age(ms: u64) -> String {
     if ms < 60_000 { format!("{}s", ms / 1_000) } else { span(ms) }
+}
+
+/// A moment as people think of it: `in 5m12s`, `2h3m ago`.
+pub fn moment(at: Timestamp, now: Timestamp) -> String {
+    match at.0.saturating_sub(now.0) {
+        ahead @ 0.. => format!("in {}", age(ahead.unsigned_abs())),
+        past => format!("{} ago", age(past.unsigned_abs())),
+    }
+}
+
+/// A text in which `at 2026-...Z` says how far away that is.
+pub fn moments(text: &str, now: Timestamp) -> String {
+    const AT: &str = "at ";
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(place) = rest.find(AT) {
+        let (before, from) = rest.split_at(place);
+        let word = &from[AT.len()..];
+        let end = word.find('Z').map_or(0, |end| end + 1);
+        let at = word.get(..end).and_then(|stamp| stamp.parse::<jiff::Timestamp>().ok());
+        out.push_str(before);
+        match at {
+            Some(at) => {
+                out.push_str(&moment(Timestamp(at.as_millisecond()), now));
+                rest = &word[end..];
+            }
+            None => {
+                out.push_str(AT);
+                rest = word;
+            }
+        }
+    }
+    out + rest
+}
+
+/// A text of at most so many characters.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+        None => text.to_owned(),
+    }
 }
 
 /// A size in bytes: `512B`, `1.5KiB`, `10MiB`.
@@ -69,6 +112,16 @@ mod tests {
         assert_eq!(age(400), "0s");
         assert_eq!(age(312_000), "5m12s");
         span(u64::MAX);
+    }
+
+    #[test]
+    fn moments_are_as_far_away_as_they_are() {
+        let now = Timestamp(1_795_227_000_000);
+        assert_eq!(moments("crashed, tried again at 2026-11-21T02:15:00.000Z", now), "crashed, tried again in 5m0s");
+        assert_eq!(moments("died at 2026-11-21T02:08:00.000Z, looked at since", now), "died 2m0s ago, looked at since");
+        assert_eq!(moments("at once, at Zürich", now), "at once, at Zürich");
+        assert_eq!(shortened("abcdef", 4), "abc…");
+        assert_eq!(shortened("abcd", 4), "abcd");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::printable;
 use super::style::{self, paint};
 use crate::model::event::{Cause, Event};
 use crate::model::output::{
-    ErrorLine, NoteLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting,
+    ErrorLine, NoteLine, NoticeLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting,
 };
 use crate::model::problem::Severity;
 
@@ -61,7 +61,7 @@ pub fn step(line: &StepLine) -> String {
 
 /// `… Service/clerk waits: Service/vault is not ready`.
 pub fn wait(line: &WaitLine) -> String {
-    let (word, colour) = if line.doomed { ("waits in vain", style::BAD) } else { ("waits", style::WAIT) };
+    let (word, colour) = if line.doomed { ("is stuck", style::BAD) } else { ("waits", style::WAIT) };
     format!("{} {word}: {}\n", paint(colour, format!("… {}", line.resource)), why(line))
 }
 
@@ -70,15 +70,32 @@ pub fn note(line: &NoteLine) -> String {
     format!("{} {}: {}\n", paint(style::WARNING, "note:"), line.resource, printable::line(&line.message))
 }
 
+/// `watching manifests: 3 resources, in sync`.
+pub fn notice(line: &NoticeLine) -> String {
+    format!("{}\n", printable::line(&line.message))
+}
+
+/// `3 resources, no mistakes (4ms)`.
+pub fn no_mistakes(summary: &Summary) -> String {
+    let head = count(summary.resources, "resource");
+    format!("{head}, {} ({})\n", paint(style::GOOD, "no mistakes"), human::span(summary.duration_ms))
+}
+
 fn why(line: &WaitLine) -> String {
     if line.message.is_empty() { line.reason.to_string() } else { printable::line(&line.message).into_owned() }
 }
 
-/// What is waited for, on one line without an end: `Service/vault (connection refused), Service/clerk (...) and 2 more`.
+/// What is waited for, on one line without an end: `waiting for Service/vault (connection refused) and 2 more; stuck: ...`.
 pub fn waiting(waiting: &Waiting) -> String {
-    let named = waiting.waits.iter().take(WAITS_NAMED).map(|wait| format!("{} ({})", wait.resource, why(wait)));
+    let (stuck, hopeful): (Vec<_>, Vec<_>) = waiting.waits.iter().partition(|wait| wait.doomed);
+    let parts = [("waiting for", hopeful), ("stuck:", stuck)].into_iter().filter(|(_, waits)| !waits.is_empty());
+    parts.map(|(word, waits)| format!("{word} {}", listed(&waits))).collect::<Vec<_>>().join("; ")
+}
+
+fn listed(waits: &[&WaitLine]) -> String {
+    let named = waits.iter().take(WAITS_NAMED).map(|wait| format!("{} ({})", wait.resource, why(wait)));
     let mut text = named.collect::<Vec<_>>().join(", ");
-    if let Some(more @ 1..) = waiting.waits.len().checked_sub(WAITS_NAMED) {
+    if let Some(more @ 1..) = waits.len().checked_sub(WAITS_NAMED) {
         text.push_str(&format!(" and {more} more"));
     }
     text
@@ -130,6 +147,16 @@ pub fn problem(line: &ProblemLine) -> String {
     text
 }
 
+/// `error[E0102]: manifests/a.yaml:3:5: unknown field`: a problem on one line.
+pub fn brief(line: &ProblemLine) -> String {
+    let code = paint(style::ERROR, format!("error[{}]", printable::line(&line.code)));
+    let at = match (line.line, line.column) {
+        (1, 1) => printable::line(&line.file).into_owned(),
+        (row, column) => format!("{}:{row}:{column}", printable::line(&line.file)),
+    };
+    format!("{code}: {at}: {}\n", printable::line(&line.message))
+}
+
 /// `error: what`, then what led to it, then what to do.
 pub fn error(line: &ErrorLine) -> String {
     let mut text = format!("{}: {}\n", paint(style::ERROR, "error"), printable::line(&line.message));
@@ -150,7 +177,9 @@ pub fn event(event: &Event) -> String {
         Cause::Retry => paint(style::WARNING, "retry "),
     };
     let at = paint(style::QUIET, event.at);
-    let message = printable::line(&event.message);
+    // As far away as it was then.
+    let message = human::moments(&event.message, event.at);
+    let message = printable::line(&message);
     format!("{at}  {:<RESOURCE$}  {cause}  {:<18}  {message}\n", event.resource, event.reason).trim_end().to_owned()
         + "\n"
 }

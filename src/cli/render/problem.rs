@@ -72,6 +72,10 @@ fn shows(span: &Span, text: &str) -> bool {
 }
 
 fn origin<'a>(span: &Span) -> Origin<'a> {
+    if bare(span) && span.line == 1 && span.column == 1 {
+        // A file or folder as a whole: it has no line.
+        return Origin::path(visible(&span.file));
+    }
     Origin::path(visible(&span.file)).line(span.line as usize).char_column(span.column as usize)
 }
 

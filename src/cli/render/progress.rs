@@ -32,7 +32,7 @@ impl Progress {
             self.shown.clear();
             return None;
         }
-        let text = format!("waiting for {}", lines::waiting(waiting));
+        let text = lines::waiting(waiting);
         if lively {
             self.spinner.get_or_insert_with(spinner).set_message(text);
             return None;

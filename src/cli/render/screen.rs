@@ -80,6 +80,11 @@ impl Screen {
         self.format == Format::Text
     }
 
+    /// Whether the standard error is in colour.
+    pub fn paints_errors(&self) -> bool {
+        self.err.colour
+    }
+
     /// Whether a spinner may be drawn.
     pub fn lively(&self) -> bool {
         self.lively && self.is_text()

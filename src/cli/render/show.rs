@@ -6,7 +6,7 @@ use super::progress::Progress;
 use super::screen::Screen;
 use crate::cli::args::Format;
 use crate::model::id::ResourceId;
-use crate::model::output::{ErrorLine, Line, LogLine, Summary, WaitLine};
+use crate::model::output::{ErrorLine, Line, LogLine, Summary, WaitLine, Waiting};
 use crate::model::time::Timestamp;
 
 /// Prints lines. It remembers what is being waited for, so that nothing is said twice.
@@ -15,11 +15,20 @@ pub struct Show<'a> {
     now: &'a dyn Fn() -> Timestamp,
     progress: Progress,
     waits: Vec<(ResourceId, String)>,
+    /// The messages of problems that were shown.
+    told: Vec<String>,
+    /// Nothing is planned, so a summary speaks of mistakes only.
+    checks: bool,
 }
 
 impl<'a> Show<'a> {
     pub fn new(screen: &'a mut Screen, now: &'a dyn Fn() -> Timestamp) -> Self {
-        Self { screen, now, progress: Progress::default(), waits: Vec::new() }
+        Self { screen, now, progress: Progress::default(), waits: Vec::new(), told: Vec::new(), checks: false }
+    }
+
+    /// The command only checks.
+    pub fn checking(&mut self) {
+        self.checks = true;
     }
 
     /// Prints one line and sends it on at once: whoever waits for it should see it now.
@@ -56,6 +65,7 @@ impl<'a> Show<'a> {
             Line::Problem(problem) => (true, lines::problem(problem)),
             Line::Error(error) => (true, lines::error(error)),
             Line::Waiting(waiting) => {
+                let waiting = &Waiting { waits: waiting.waits.iter().map(|wait| self.shorter(wait)).collect() };
                 let lively = self.screen.lively();
                 match self.progress.waiting(waiting, (self.now)(), lively) {
                     Some(text) => (false, text),
@@ -63,12 +73,14 @@ impl<'a> Show<'a> {
                 }
             }
             Line::Step(step) => (false, lines::step(step)),
-            Line::Wait(wait) => (false, lines::wait(wait)),
+            Line::Wait(wait) => (false, lines::wait(&self.shorter(wait))),
             Line::Resource(resource) => (false, lines::resource(resource)),
-            Line::Description(description) => (false, super::describe::text(description)),
+            Line::Description(description) => (false, super::describe::text(description, (self.now)())),
             Line::Event(event) => (false, lines::event(event)),
             Line::Log(log) => (false, plain_log(log)),
             Line::Note(note) => (false, lines::note(note)),
+            Line::Notice(notice) => (false, lines::notice(notice)),
+            Line::Summary(summary) if self.checks => (false, lines::no_mistakes(summary)),
             Line::Summary(summary) => (false, lines::summary(summary)),
         };
         if matches!(line, Line::Summary(_) | Line::Error(_)) {
@@ -84,6 +96,13 @@ impl<'a> Show<'a> {
             }
             screen.flush();
         });
+    }
+
+    /// A wait without the words of a problem that was shown already.
+    fn shorter(&self, wait: &WaitLine) -> WaitLine {
+        let told = self.told.iter().any(|told| wait.message.contains(told.as_str()));
+        let message = if told { String::new() } else { super::human::moments(&wait.message, (self.now)()) };
+        WaitLine { message, ..wait.clone() }
     }
 
     /// Whether this wait was said before and nothing about it has changed.
@@ -103,6 +122,10 @@ impl<'a> Show<'a> {
                         false
                     }
                 }
+            }
+            Line::Problem(problem) => {
+                self.told.push(problem.message.clone());
+                false
             }
             Line::Step(step) => {
                 self.waits.retain(|(id, _)| *id != step.resource);

@@ -13,6 +13,9 @@ use crate::model::time::Timestamp;
 
 const HEADER: [&str; 9] = ["KIND", "NAME", "READY", "STATUS", "RESTARTS", "PORT", "PID", "AGE", "SOURCE"];
 
+/// A longer status would push the other columns off the screen; `describe` has the whole.
+const WIDEST_STATUS: usize = 48;
+
 /// The table of `get`. Widths are those of a terminal, so wide characters stay in line.
 pub fn resources(all: &[ResourceLine], now: Timestamp) -> String {
     let rows = all.iter().map(|line| {
@@ -21,7 +24,7 @@ pub fn resources(all: &[ResourceLine], now: Timestamp) -> String {
             line.kind.to_string(),
             line.name.to_string(),
             ready_word(line).to_owned(),
-            printable::line(&pause::status(line, now)).into_owned(),
+            human::shortened(&printable::line(&pause::status(line, now)), WIDEST_STATUS),
             number(line.restarts.map(u64::from)),
             number(line.port.map(u64::from)),
             number(line.pid.map(u64::from)),

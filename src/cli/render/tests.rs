@@ -273,7 +273,10 @@ fn everything_known_of_a_resource() {
             text: "listening on 1940".to_owned(),
         }],
     };
-    golden("describe.txt", &anstream::adapter::strip_str(&describe::text(&description)).to_string());
+    golden(
+        "describe.txt",
+        &anstream::adapter::strip_str(&describe::text(&description, Timestamp(1_795_227_447_123))).to_string(),
+    );
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct Found {
     /// The program of a reload command.
     pub reload_program: Option<PathBuf>,
     pub secret_env: BTreeMap<String, Secret>,
+    /// Secrets that were not asked for now, and what is taken for their part: a launch with these is only for comparing.
+    pub assumed: BTreeMap<String, Digest>,
     pub rights: Rights,
 }
 
@@ -214,6 +216,8 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
     if listen.is_some() {
         part("passSocket".to_owned(), "");
     }
+
+    parts.extend(found.assumed.iter().map(|(name, digest)| (format!("secretEnv.{name}"), digest.clone())));
 
     let whole: String = parts.iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
     let launch = Launch {

@@ -23,7 +23,7 @@ use crate::model::unit::Millis;
 use crate::ports::Look;
 use crate::ports::files::{FileError, Program};
 use crate::ports::keeper::{Phase, Unit};
-use crate::ports::probes::Verdict;
+use crate::ports::probes::{Ask, Verdict};
 use crate::ports::registry::Row;
 use crate::ports::sockets::Holder;
 
@@ -117,8 +117,18 @@ pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now:
         // It is not asked any more, because nobody knows how; what it said last stands for as long as it runs.
         health.verdict = Verdict::Good;
     }
+    let half_known = setting.spec.secret_env.values().any(|from| is_assumed(look, from));
+    if half_known && asks_program(&inputs) && unit.as_ref().is_some_and(|unit| unit.ready) {
+        // Its probe is a program that may need the secret; what it said last stands.
+        health.verdict = Verdict::Good;
+    }
     let uptime = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(Millis(0), |p| p.uptime(now));
     Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, old_row, health, uptime })
+}
+
+fn asks_program(inputs: &Result<Inputs, Box<Problem>>) -> bool {
+    let readiness = inputs.as_ref().ok().and_then(|inputs| inputs.probing.readiness.as_ref());
+    matches!(readiness, Some(health::Way::Ask(probe)) if matches!(probe.ask, Ask::Exec { .. }))
 }
 
 /// Whether it would be asked whether it is ready.
@@ -225,6 +235,7 @@ fn resolve(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Resul
         reload_program: reload_program(look, document, setting)?,
         file_env: file_env(look, document, setting)?,
         secret_env: secret_env(look, document, setting)?,
+        assumed: assumed(look, setting),
         rights: rights(look, document, setting.spec)?,
     };
     Ok(inputs::resolve(setting, &found, &look.facts.key))
@@ -266,7 +277,8 @@ fn find_program(
             let hint = if word.contains('/') {
                 format!("a path with '/' is relative to the working directory {}", dir.display())
             } else {
-                format!("it was looked for in PATH ({})", look.place().path)
+                let folders = look.place().path.split(':').filter(|folder| !folder.is_empty()).count();
+                format!("none of the {folders} folders of PATH has it: install it, or write its whole path")
             };
             let message = format!("the command '{word}' was not found");
             Err(Problem::error(Code::CommandNotFound, document.value_at(pointer), message).hint(hint))
@@ -345,6 +357,9 @@ fn secret_env(
 ) -> Result<BTreeMap<String, Secret>, Problem> {
     let mut all = BTreeMap::new();
     for (name, from) in &setting.spec.secret_env {
+        if is_assumed(look, from) {
+            continue;
+        }
         let value = secret(look, from, setting.folder).map_err(|(why, hint)| {
             let at = document.value_at(&format!("/spec/secretEnv/{}", name.0));
             Problem::error(Code::BadSecret, at, format!("the secret {} could not be had: {why}", name.0)).hint(hint)
@@ -352,6 +367,19 @@ fn secret_env(
         all.insert(name.0.clone(), value);
     }
     Ok(all)
+}
+
+/// A glance does not ask commands.
+fn is_assumed(look: &Look<'_>, from: &SecretRef) -> bool {
+    look.facts.remembered.is_some() && from.command.is_some()
+}
+
+/// What stands for the secrets that are not asked for: their parts at the last start. What was never started has none to differ from.
+fn assumed(look: &Look<'_>, setting: &Setting<'_>) -> BTreeMap<String, Digest> {
+    let parts = look.facts.remembered.as_ref().and_then(|all| all.get(setting.name));
+    let part = |name: &str| parts.and_then(|parts| parts.get(&format!("secretEnv.{name}"))).cloned();
+    let names = setting.spec.secret_env.iter().filter(|(_, from)| is_assumed(look, from)).map(|(name, _)| &name.0);
+    names.map(|name| (name.clone(), part(name).unwrap_or_else(|| Digest::of(b"")))).collect()
 }
 
 fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (String, String)> {
@@ -379,5 +407,15 @@ fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (S
     let argv = from.command.as_deref().unwrap_or_default();
     let answer = look.facts.commands.get(&(folder.to_owned(), argv.to_owned())).cloned();
     let answer = answer.unwrap_or_else(|| Err("its command was not asked".to_owned()));
-    answer.map_err(|why| (why, format!("run it by hand: {}", argv.join(" "))))
+    answer.map_err(|why| (why, format!("run it by hand: {}", in_shell(argv))))
+}
+
+/// The words as a shell takes them.
+fn in_shell(argv: &[String]) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    let quoted = |word: &String| match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }

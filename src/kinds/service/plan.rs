@@ -311,7 +311,7 @@ fn stay(view: &View<'_>, unit: Option<&Unit>, reason: Reason) -> Intent {
 }
 
 fn describe(unit: &Unit) -> String {
-    unit.process.as_ref().map(|p| format!("pid {}", p.pid)).unwrap_or_default()
+    unit.process.as_ref().map_or_else(|| "does not run; not started again".to_owned(), |p| format!("pid {}", p.pid))
 }
 
 fn run(view: &View<'_>, state: &State) -> Intent {
@@ -374,11 +374,17 @@ fn start(view: &View<'_>, state: &State, inputs: &Inputs, unit: Option<&Unit>) -
         Cause::Drift
     };
     let reason = match unit {
+        Some(unit) if view.requested && unit.digest == inputs.launch.digest => Reason::Requested,
         Some(unit) if unit.phase == Phase::Ended => Reason::Changed,
         _ => Reason::Absent,
     };
     let detail = inputs.port.map(|p| format!("port {p}")).unwrap_or_default();
-    let wanted = step(Action::Spawn(Box::new(inputs.clone())), reason, cause, detail, "");
+    let action = match reason {
+        // What ran to its end begins anew only when that is said.
+        Reason::Requested => Action::Restart { inputs: Box::new(inputs.clone()), again: true },
+        _ => Action::Spawn(Box::new(inputs.clone())),
+    };
+    let wanted = step(action, reason, cause, detail, "");
     if let Some(unmet) = view.unmet {
         let mut standing = Standing::down(Reason::DependencyNotReady, unmet.message.clone());
         standing.doomed = unmet.doomed;
@@ -491,6 +497,11 @@ pub(super) fn running(view: &View<'_>, state: &State, inputs: &Inputs, unit: &Un
         return follow(view, inputs, outlived);
     }
     let mut intent = Intent::rest(standing(state, unit));
+    if intent.standing.reason == Reason::NotReady
+        && let Some(others) = other_ports(state, inputs)
+    {
+        intent.standing.message.push_str(&format!("; listens on {others} so far"));
+    }
     let elsewhere = listens_elsewhere(state, inputs, unit);
     if let Some(elsewhere) = elsewhere.as_ref().filter(|_| intent.standing.ready && !asks_own_port(inputs)) {
         // Its own word is that it is well there; another start would listen there again.
@@ -618,18 +629,22 @@ fn pointer_of(part: &str, by_command: bool) -> String {
     }
 }
 
+/// The ports that it listens on, when its own is not among them.
+fn other_ports(state: &State, inputs: &Inputs) -> Option<String> {
+    let port = inputs.port?;
+    let others: Vec<String> = state.listens.iter().map(u16::to_string).collect();
+    (!others.is_empty() && !state.listens.contains(&port)).then(|| others.join(", "))
+}
+
 /// On which other ports its processes listen, when they should have opened the wanted one by now.
 fn listens_elsewhere(state: &State, inputs: &Inputs, unit: &Unit) -> Option<String> {
     let port = inputs.port?;
     let late = state.uptime >= PORT_GRACE;
-    if unit.phase != Phase::Running || !late || state.listens.is_empty() || state.listens.contains(&port) {
-        return None;
-    }
-    let others: Vec<String> = state.listens.iter().map(u16::to_string).collect();
+    let others = other_ports(state, inputs).filter(|_| unit.phase == Phase::Running && late)?;
     // Such a module reads its port from services.json before PORT, and nobody told us which row is its own.
     let hint =
         if inputs.row.is_none() { " (if it finds its port in services.json, name its row: registersAs)" } else { "" };
-    Some(format!("listens on {} instead of {port}{hint}", others.join(", ")))
+    Some(format!("listens on {others} instead of {port}{hint}"))
 }
 
 /// Whether the readiness probe asks for what listens on the service's port.
