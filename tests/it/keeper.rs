@@ -19,42 +19,42 @@ use trueup::model::unit::{Bytes, Millis};
 use trueup::ports::PortError;
 use trueup::ports::keeper::{Exit, Keeper, Launch, Notify, Phase, Policy, Restart, RestartWhen, Unit};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_trueup");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_trueup");
 /// Far beyond what anything here takes on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A state folder with a keeper. Whatever lives in it ends with it.
-struct Home {
-    folder: tempfile::TempDir,
-    client: KeeperClient,
+pub(crate) struct Home {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) client: KeeperClient,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let client = KeeperClient::new(&folder.path().join("state"), true).with_program(Path::new(BINARY));
         Self { folder, client }
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    async fn ensure(&self, unit: &str, script: &str, policy: &Policy) -> Unit {
+    pub(crate) async fn ensure(&self, unit: &str, script: &str, policy: &Policy) -> Unit {
         self.client.ensure(&name(unit), &shell(script), policy, false).await.expect("ensured")
     }
 
-    async fn unit(&self, unit: &str) -> Unit {
+    pub(crate) async fn unit(&self, unit: &str) -> Unit {
         let all = self.client.list().await.expect("listed");
         all.into_iter().find(|u| u.name == name(unit)).expect("the unit is listed")
     }
 
     /// Waits until the unit is as wanted.
-    async fn until(&self, unit: &str, what: &str, wanted: impl Fn(&Unit) -> bool) -> Unit {
+    pub(crate) async fn until(&self, unit: &str, what: &str, wanted: impl Fn(&Unit) -> bool) -> Unit {
         let last = Rc::new(Cell::new(None));
         let look = async {
             loop {
@@ -72,23 +72,23 @@ impl Home {
         }
     }
 
-    fn diary(&self) -> String {
+    pub(crate) fn diary(&self) -> String {
         fs::read_to_string(self.state().join("keeper.log")).unwrap_or_default()
     }
 
-    async fn keeper_pid(&self) -> u32 {
+    pub(crate) async fn keeper_pid(&self) -> u32 {
         self.client.version().await.expect("a keeper").pid
     }
 
     /// Kills the keeper like a crash would, and waits until it is gone.
-    async fn kill_keeper(&self) {
+    pub(crate) async fn kill_keeper(&self) {
         let pid = self.keeper_pid().await;
         kill(pid, Signal::KILL);
         until("the keeper is gone", || !alive(pid)).await;
     }
 
     /// The log of a unit, all files, oldest first, without stamps; parts are put together, each stream by itself.
-    fn log(&self, unit: &str) -> String {
+    pub(crate) fn log(&self, unit: &str) -> String {
         let folder = self.state().join("logs").join(unit);
         let mut files: Vec<_> = fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
         let age = |p: &PathBuf| p.file_stem().and_then(|s| s.to_str()?.parse::<u32>().ok()).unwrap_or(0);
@@ -109,7 +109,7 @@ impl Home {
         text
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         for unit in self.client.list().await.expect("listed") {
             self.client.stop(&unit.name).await.expect("stopped");
             self.client.stop_strays(&unit.name).await.expect("strays stopped");
@@ -137,12 +137,12 @@ impl Drop for Home {
     }
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(test);
 }
 
-async fn until(what: &str, wanted: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, wanted: impl Fn() -> bool) {
     let look = async {
         while !wanted() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -151,11 +151,11 @@ async fn until(what: &str, wanted: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("not so: {what}"));
 }
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
-fn shell(script: &str) -> Launch {
+pub(crate) fn shell(script: &str) -> Launch {
     let env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("SECRET", "hunter2")];
     Launch {
         program: "/bin/sh".into(),
@@ -191,29 +191,29 @@ fn policy(when: RestartWhen) -> Policy {
     }
 }
 
-fn always() -> Policy {
+pub(crate) fn always() -> Policy {
     policy(RestartWhen::Always)
 }
 
-fn pid(unit: &Unit) -> u32 {
+pub(crate) fn pid(unit: &Unit) -> u32 {
     unit.process.as_ref().expect("it has a process").pid
 }
 
-fn kill(pid: u32, signal: Signal) {
+pub(crate) fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a pid");
     let _ = rustix::process::kill_process(pid, signal);
 }
 
-fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     find::stat(pid).is_some_and(|stat| stat.alive())
 }
 
-fn read_pid(file: &Path) -> Option<u32> {
+pub(crate) fn read_pid(file: &Path) -> Option<u32> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// Processes that carry a mark of this state folder.
-fn marked(home: &Home) -> Vec<u32> {
+pub(crate) fn marked(home: &Home) -> Vec<u32> {
     let id = marks::state_id(&fs::canonicalize(home.state()).expect("a state folder"));
     let ours = |pid: &u32| find::mark(*pid).is_some_and(|mark| mark.starts_with(&id));
     find::all().into_iter().filter(|(_, stat)| stat.alive()).map(|(pid, _)| pid).filter(ours).collect()
@@ -731,125 +731,6 @@ fn a_program_that_cannot_take_over_leaves_the_old_one_in_charge() {
         home.client.upgrade().await.expect("upgraded");
         let second = home.ensure("late", "exec sleep 1000", &always()).await;
         assert_eq!(limits(pid(&first)), limits(pid(&second)));
-        home.end().await;
-    });
-}
-
-/// Starts a helper in a group of its own, whose parent is gone at once, and writes down its pid.
-fn helper(file: &Path) -> String {
-    format!(
-        "(perl -e 'setpgrp(0,0); exec \"sleep\", \"5555\"' & echo $! > {0}.new; mv {0}.new {0}); exec sleep 1000",
-        file.display()
-    )
-}
-
-#[test]
-fn a_helper_of_a_living_unit_is_its_own_business() {
-    run(async {
-        let home = Home::new();
-        let file = home.file("helper");
-        let unit = home.ensure("web", &helper(&file), &always()).await;
-        until("a helper", || read_pid(&file).is_some()).await;
-        let pid_of_helper = read_pid(&file).expect("a pid");
-        until("it leads its group", || find::stat(pid_of_helper).is_some_and(|s| s.group == pid_of_helper)).await;
-        home.client.upgrade().await.expect("upgraded");
-        assert!(home.unit("web").await.strays.is_empty(), "after an upgrade");
-        home.kill_keeper().await;
-        let seen = home.unit("web").await;
-        assert!(seen.strays.is_empty(), "after a kill: {:?}", seen.strays);
-        assert_eq!(pid(&seen), pid(&unit));
-        assert!(alive(pid_of_helper));
-        kill(pid_of_helper, Signal::KILL);
-        home.end().await;
-    });
-}
-
-#[test]
-fn what_a_dead_leader_left_is_ended_before_another_is_started_whoever_keeps_it() {
-    run(async {
-        let home = Home::new();
-        let file = home.file("worker");
-        let worker = format!(
-            "(trap '' TERM; echo $$ >/dev/null; while :; do sleep 1; done) & echo $! > {0}.new; mv {0}.new {0}",
-            file.display()
-        );
-        let first = home.ensure("web", &format!("{worker}; exec sleep 1000"), &always()).await;
-        until("a worker", || read_pid(&file).is_some()).await;
-        let old = read_pid(&file).expect("a pid");
-        kill(pid(&first), Signal::KILL);
-        home.until("web", "being cleared", |u| u.phase == Phase::Stopping).await;
-        home.kill_keeper().await;
-        assert!(alive(old));
-        assert_eq!(home.unit("web").await.phase, Phase::Stopping, "the next keeper knows of the rest");
-        home.ensure("web", &format!("{worker}; exec sleep 1000"), &always()).await;
-        let second = home.until("web", "running again", |u| u.process.is_some() && u.phase == Phase::Running).await;
-        assert!(!alive(old) && pid(&second) != pid(&first));
-        home.end().await;
-    });
-}
-
-#[test]
-fn a_stop_whose_keeper_was_killed_comes_to_its_end() {
-    run(async {
-        let home = Home::new();
-        let file = home.file("worker");
-        let script = format!(
-            "trap 'sleep 0.5; exit 0' TERM; (trap '' TERM; while :; do sleep 1; done) & echo $! > {0}.new; mv {0}.new {0}; while :; do sleep 0.1; done",
-            file.display()
-        );
-        let first = home.ensure("web", &script, &always()).await;
-        until("a worker", || read_pid(&file).is_some()).await;
-        home.client.stop(&name("web")).await.expect("told");
-        home.kill_keeper().await;
-        until("the leader is gone", || !alive(pid(&first))).await;
-        assert!(alive(read_pid(&file).expect("a pid")));
-        home.until("web", "stopped", |u| u.phase == Phase::Stopped).await;
-        assert!(!alive(read_pid(&file).expect("a pid")));
-        home.end().await;
-    });
-}
-
-#[test]
-fn a_worker_in_a_session_of_its_own_does_not_outlive_keeper_and_leader() {
-    run(async {
-        let home = Home::new();
-        let file = home.file("worker");
-        let worker = format!("(setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 5556' &)", file.display());
-        let first = home.ensure("web", &format!("{worker}; exec sleep 1000"), &always()).await;
-        until("a worker", || read_pid(&file).is_some()).await;
-        let old = read_pid(&file).expect("a pid");
-        home.kill_keeper().await;
-        kill(pid(&first), Signal::KILL);
-        until("the leader is gone", || !alive(pid(&first))).await;
-        let seen = home.until("web", "with a stray", |u| !u.strays.is_empty()).await;
-        assert_eq!(seen.strays, [old]);
-        home.client.stop_strays(&name("web")).await.expect("stopped");
-        home.until("web", "without strays", |u| u.strays.is_empty()).await;
-        assert!(!alive(old));
-        home.end().await;
-    });
-}
-
-#[test]
-fn a_keeper_whose_folder_was_taken_away_goes_and_leaves_its_units_to_the_next() {
-    run(async {
-        let mut home = Home::new();
-        let first = home.ensure("web", "exec sleep 1000", &always()).await;
-        let old = home.keeper_pid().await;
-        fs::remove_dir_all(home.state()).expect("removed");
-        let anew = KeeperClient::new(&home.state(), true).with_program(Path::new(BINARY));
-        let second = anew.ensure(&name("web"), &shell("exec sleep 1001"), &always(), false).await.expect("ensured");
-        let running = |u: &Unit| u.phase == Phase::Running && u.process.as_ref().is_some_and(|p| p.pid != pid(&first));
-        let mut unit = second;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !running(&unit) {
-            assert!(tokio::time::Instant::now() < deadline, "{unit:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            unit = anew.list().await.expect("listed").remove(0);
-        }
-        until("the old keeper is gone", || !alive(old)).await;
-        assert_eq!(marked(&home).len(), 1, "one process, under one keeper");
-        home.client = anew;
         home.end().await;
     });
 }

@@ -1,5 +1,6 @@
 //! The only integration test binary: it links once, and `tidy` sees that no file is forgotten.
 
+mod adoption;
 mod bad;
 mod change;
 mod chaos;
