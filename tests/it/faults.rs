@@ -175,3 +175,16 @@ fn an_upgrade_under_a_low_limit_of_descriptors_loses_none() {
     let counts: Vec<usize> = (0..50).map(last).collect();
     wait_until("all of them to be heard again", || (0..50).all(|n| last(n) > counts[n] + 2));
 }
+
+#[test]
+fn a_silent_service_has_an_empty_log_and_hides_no_other() {
+    let stage = stage();
+    stage.write("mute.yaml", &shell("mute", "exec sleep 1000", ""));
+    stage.write("loud.yaml", &shell("loud", "echo hello; exec sleep 1000", ""));
+    stage.once(&[]).code(0);
+    wait_until("it to be heard", || stage.run(&["logs", "loud"]).out.contains("hello"));
+    let both = stage.run(&["logs", "mute", "loud"]).code(0);
+    assert!(both.out.contains("hello"), "{}", both.out);
+    assert_eq!(stage.run(&["logs", "mute"]).code(0).out, "");
+    stage.run(&["logs", "nobody"]).code(1);
+}

@@ -145,6 +145,10 @@ fn wanted_units(args: &args::Logs, logs: &Path) -> Result<Vec<String>, Failure> 
         let name = target.service()?.to_string();
         let known = all_units(logs);
         if !args.follow && !known.contains(&name) {
+            // What runs and said nothing yet has an empty log, and is no mistake.
+            if is_kept(&name, logs) {
+                continue;
+            }
             return Err(nothing_of(&name, logs));
         }
         if !units.contains(&name) {
@@ -152,6 +156,11 @@ fn wanted_units(args: &args::Logs, logs: &Path) -> Result<Vec<String>, Failure> 
         }
     }
     Ok(units)
+}
+
+/// Whether the keeper knows a unit of this name.
+fn is_kept(name: &str, logs: &Path) -> bool {
+    logs.parent().is_some_and(|state| state.join("run").join(format!("{name}.json")).is_file())
 }
 
 fn nothing_of(name: &str, logs: &Path) -> Failure {
