@@ -55,7 +55,7 @@ pub fn print(args: &args::Logs, place: &Place, now: Timestamp, screen: &mut Scre
     for unit in &units {
         reader.add(unit, args.lines)?;
     }
-    if let Some(name) = reader.without_files().filter(|_| !args.names.is_empty()) {
+    if let Some(name) = reader.without_files().filter(|name| !args.names.is_empty() && !is_kept(name, &logs)) {
         return Err(nothing_of(name, &logs));
     }
     let mut writer = Writer::new(args, units.len());
@@ -144,11 +144,8 @@ fn wanted_units(args: &args::Logs, logs: &Path) -> Result<Vec<String>, Failure> 
     for target in &args.names {
         let name = target.service()?.to_string();
         let known = all_units(logs);
-        if !args.follow && !known.contains(&name) {
-            // What runs and said nothing yet has an empty log, and is no mistake.
-            if is_kept(&name, logs) {
-                continue;
-            }
+        // What runs and said nothing yet has an empty log, and is no mistake.
+        if !args.follow && !known.contains(&name) && !is_kept(&name, logs) {
             return Err(nothing_of(&name, logs));
         }
         if !units.contains(&name) {
