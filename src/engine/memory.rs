@@ -179,33 +179,38 @@ impl Memory {
         self.replaced.retain(|name, _| names.contains(name));
     }
 
-    /// For how long this version has been on trial.
-    pub fn trial(&mut self, name: &Name, digest: &Digest, now: Tick) -> Millis {
-        match self.trials.get(name) {
-            Some((known, since)) if known == digest => now - *since,
-            _ => {
+    /// For how long this version has been on trial. The clock begins when it `runs`; while that is unknown (the process that is
+    /// stopped may be that of the version before) it only goes on, and what does not run begins anew.
+    pub fn trial(&mut self, name: &Name, digest: &Digest, runs: Option<bool>, now: Tick) -> Millis {
+        match (self.trials.get(name), runs) {
+            (_, Some(false)) => {
+                self.trials.remove(name);
+                Millis(0)
+            }
+            (Some((known, since)), _) if known == digest => now - *since,
+            (_, Some(true)) => {
                 self.trials.insert(name.clone(), (digest.clone(), now));
                 Millis(0)
             }
+            (_, None) => Millis(0),
         }
     }
 
     /// Its version is not on trial.
     pub fn no_trial(&mut self, name: &Name) {
-            (_, None) => Millis(0),
         self.trials.remove(name);
     }
 
     /// What is neither declared nor owned any more has no attempts.
     pub fn forget_others(&mut self, known: impl Fn(&ResourceId) -> bool) {
         self.tries.retain(|(id, _), _| known(id));
+        self.changes.retain(|(id, _), _| known(id));
     }
 
     /// How often the most tried step of a resource was tried in a row, and what it last failed with. While a step `waits`, the
     /// versions that came and went count too.
     pub fn attempts(&self, id: &ResourceId, waits: bool) -> (u32, Option<&str>) {
         let of_it = self.tries.iter().filter(|((other, _), _)| other == id).map(|(_, tries)| tries);
-        self.changes.retain(|(id, _), _| known(id));
         let (count, failure) =
             of_it.fold((0, None), |(count, failure), t| (count.max(t.count), t.failure.as_deref().or(failure)));
         let changes = self.changes.iter().filter(|((other, _), _)| waits && other == id);

@@ -11,6 +11,7 @@ use super::{Engine, EngineError, Mode, Sink};
 use crate::desired::Held;
 use crate::kinds::Spec;
 use crate::kinds::service::inputs;
+use crate::kinds::service::observe::State;
 use crate::kinds::service::plan::{PORT_GRACE, STEADY, Standing};
 use crate::kinds::service::trial::Trial;
 use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
@@ -21,7 +22,8 @@ use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
-use crate::plan::{self, CheckedPlan, Hours, Input, Plan, record_of, wave};
+use crate::plan::{self, CheckedPlan, Hours, Input, Plan, hours, record_of, wave};
+use crate::ports::keeper::Phase;
 
 /// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
 const FIRST_RELOOK: Millis = Millis(250);
@@ -120,7 +122,7 @@ impl Engine {
             });
             match on_trial {
                 Some((window, fallback)) => {
-                    let spent = self.memory.trial(&id.name, &resource.digest, now);
+                    let spent = self.memory.trial(&id.name, &resource.digest, tried(looked, id), now);
                     trials.insert(id.name.clone(), Trial { window, spent, fallback });
                 }
                 None => self.memory.no_trial(&id.name),

@@ -40,3 +40,47 @@ fn what_changes_its_own_file_is_not_restarted_for_ever() {
     let (verdict, report, _) = story.go(&mut engine, Mode::default(), Millis(60_000)).expect("it runs");
     assert_eq!(verdict, Verdict::Doomed, "{:?}", report.waits);
 }
+
+/// The time of a version on trial is the time that it runs.
+#[test]
+fn a_version_that_never_ran_is_not_taken_back() {
+    let dir = scratch();
+    let story = story(12, &dir);
+    story.write("hub.yaml", &hub());
+    story.write("a.yaml", &service("a", "well", "2001", 1, None));
+    let version = |value: u64, more: &str| {
+        let text = service("g", "well", "2042", value, Some("a")) + "  rollback: { after: 30s }\n" + more;
+        story.write("g.yaml", &text);
+    };
+    version(1, "");
+    let mut engine = story.engine();
+    let settle = |engine: &mut _| {
+        let (verdict, report, _) = story.go(engine, Mode::default(), Millis(20_000)).expect("it runs");
+        assert_eq!((verdict, report.rolled_back), (Verdict::Settled, 0), "{:?}", report.waits);
+    };
+    settle(&mut engine);
+    // Suspended for longer than its trial may take, and then started.
+    version(2, "  suspend: true\n");
+    settle(&mut engine);
+    story.pass(Millis(60_000));
+    settle(&mut engine);
+    version(2, "");
+    settle(&mut engine);
+    // The same with a stop by a person, and with a dependency that does not come.
+    let over = |wish| OverrideRequest {
+        wish,
+        names: vec![Name::new("g").expect("a name")],
+        span: Millis(3_600_000),
+        reason: String::new(),
+    };
+    engine.0.override_services(&over(Against::Stop)).expect("asked");
+    settle(&mut engine);
+    version(3, "");
+    settle(&mut engine);
+    story.pass(Millis(60_000));
+    settle(&mut engine);
+    engine.0.override_services(&over(Against::Start)).expect("asked");
+    settle(&mut engine);
+    assert!(story.pid("g").is_some());
+    assert_eq!(story.starts("g"), 3, "each version was started once, and none taken back");
+}
