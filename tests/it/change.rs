@@ -247,3 +247,24 @@ fn a_passed_socket_survives_the_keeper() {
     wait_until("it to be back", || !alive(pid) && stage.is_ready("box"));
     assert_eq!(inode(stage.pid("box")), before, "the same socket, taken back from the process that had it");
 }
+
+#[test]
+fn services_that_pass_their_sockets_swap_their_ports() {
+    let stage = Stage::new();
+    stage.hub();
+    let (one, two) = (free_port(), free_port());
+    let ports = |a: u16, b: u16| {
+        stage.mailbox("a", a, "  passSocket: true\n");
+        stage.mailbox("b", b, "  passSocket: true\n");
+    };
+    ports(one, two);
+    stage.once(&[]).code(0);
+    ports(two, one);
+    let answer = stage.once(&["--timeout", "20s"]).code(0);
+    assert!(!answer.err.contains("kill "), "{}", answer.err);
+    for (name, port) in [("a", two), ("b", one)] {
+        assert_eq!(stage.get(name)["port"], port);
+        assert!(stage.is_ready(name));
+    }
+    assert_eq!(stage.once(&[]).code(0).summary()["planned"], 0);
+}
