@@ -84,3 +84,28 @@ fn a_version_that_never_ran_is_not_taken_back() {
     assert!(story.pid("g").is_some());
     assert_eq!(story.starts("g"), 3, "each version was started once, and none taken back");
 }
+
+#[test]
+fn a_death_is_told_once_although_its_document_was_away_for_a_moment() {
+    let dir = scratch();
+    let story = story(13, &dir);
+    story.write("hub.yaml", &hub());
+    story.write("a.yaml", &service("a", "well", "2001", 1, None));
+    story.write("b.yaml", &service("b", "well", "2002", 1, None));
+    let mut engine = story.engine();
+    let deaths = |engine: &mut (Engine, Rc<dyn Bell>)| {
+        let report = block_on(engine.0.tick(Mode::default(), &mut |_| {})).expect("a tick");
+        report.deaths.iter().filter(|event| event.resource.name.as_str() == "a").count()
+    };
+    story.go(&mut engine, Mode::default(), Millis(30_000)).expect("it runs");
+    let pid = story.pid("a").expect("it runs");
+    story.earth.borrow_mut().kill(pid);
+    assert_eq!(deaths(&mut engine), 1);
+    story.pass(Millis(10_000));
+    assert_eq!(deaths(&mut engine), 0);
+    let page = story.earth.borrow_mut().tree.as_mut().and_then(|tree| tree.remove("a.yaml")).expect("its file");
+    assert_eq!(deaths(&mut engine), 0);
+    story.earth.borrow_mut().tree.as_mut().expect("the tree").insert("a.yaml".to_owned(), page);
+    story.pass(Millis(10_000));
+    assert_eq!(deaths(&mut engine), 0, "it is told again");
+}
