@@ -121,10 +121,12 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
-                let (gone, here) = failed(&error, waiting);
+                let (gone, here) = failed(&error, waiting, clock.now());
                 waiting = here;
                 withdraw(engine, &gone, &waiting);
-                if pulse.wait(bell, &*clock, AFTER_FAILURE).await == Rang::Cancelled {
+                going_down |= gone.iter().any(|w| is_down(w) && !w.client.reply.is_closed());
+                let pause = waiting.iter().map(|w| left(w, clock.now())).fold(AFTER_FAILURE, Millis::min);
+                if pulse.wait(bell, &*clock, pause).await == Rang::Cancelled {
                     return EndedBy::Cancel(Outcome::default());
                 }
                 continue;
@@ -240,12 +242,20 @@ fn is_down(w: &Waiting) -> bool {
     matches!(w.client.verb, Verb::Down { .. })
 }
 
-/// Tells everybody of a tick that failed; only who wants everything stopped goes on waiting. Answered and waiting clients.
-fn failed(error: &EngineError, waiting: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
+/// Tells everybody of a tick that failed; only who wants everything stopped goes on waiting while there is time. Answered and
+/// waiting clients.
+fn failed(error: &EngineError, waiting: Vec<Waiting>, now: Tick) -> (Vec<Waiting>, Vec<Waiting>) {
     tracing::error!(%error, "the tick failed; modules are left as they are");
-    let (here, gone): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_down);
+    let (here, gone): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|w| is_down(w) && left(w, now).0 > 0);
     for w in &gone {
-        let _ = w.client.reply.send(Reply::Failed { message: error.to_string() });
+        let reply = if is_down(w) {
+            let report = Report::default();
+            let outcome = emit::outcome(Verdict::TimedOut, &report, w.totals.summary(&report, now));
+            Reply::Done { outcome: Outcome { goes_on: true, ..outcome } }
+        } else {
+            Reply::Failed { message: error.to_string() }
+        };
+        let _ = w.client.reply.send(reply);
     }
     (gone, here)
 }

@@ -73,6 +73,10 @@ impl Engine {
             }
             counts.extend((seen > 0).then(|| (name.clone(), seen)));
         }
+        // Who is not looked at in this tick (a document that is just being moved) has not died anew when it is seen again.
+        let unseen = before.iter().filter(|(name, _)| !looked.seen.contains_key(*name));
+        let kept = unseen.filter(|(name, _)| looked.owned.contains_key(&ResourceId::service(name)));
+        counts.extend(kept.map(|(name, told)| (name.clone(), *told)));
         if !events.is_empty() {
             self.world.store.record(&events)?;
         }

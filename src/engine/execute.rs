@@ -210,7 +210,8 @@ fn key(step: &Step) -> String {
         Some(ServiceAction::Run { slot: Some(slot), .. } | ServiceAction::PassOver { slot }) => slot.0,
         _ => 0,
     };
-    format!("{} {launch} {slot}", step.reason)
+    // The version is the last word: see `Memory::tried`.
+    format!("{} {slot} {launch}", step.reason)
 }
 
 fn inputs_of(step: &Step) -> Option<&Inputs> {

@@ -98,6 +98,7 @@ impl Engine {
             rows: self.world.registry.rows(&home),
             wanted_rows: wanted_rows(&desired, &ports),
             kept_rows: kept_rows(&owned, &home),
+            kept_ports: kept_ports(&owned),
             // What is only to be stopped needs no secrets.
             commands: match mode.down || mode.glance {
                 true => Commands::new(),
@@ -342,6 +343,11 @@ fn kept_rows(owned: &BTreeMap<ResourceId, Owned>, home: &Path) -> BTreeMap<Name,
 fn remembered(owned: &BTreeMap<ResourceId, Owned>) -> BTreeMap<Name, BTreeMap<String, Digest>> {
     let services = owned.iter().filter(|(id, _)| id.kind == KindName::Service);
     services.map(|(id, owned)| (id.name.clone(), record_of(Some(owned)).unwrap_or_default().parts)).collect()
+}
+
+/// The ports that they were started with.
+fn kept_ports(owned: &BTreeMap<ResourceId, Owned>) -> BTreeMap<Name, u16> {
+    owned.iter().filter_map(|(id, owned)| Some((id.name.clone(), record_of(Some(owned))?.port?))).collect()
 }
 
 fn is_probed(state: &State) -> bool {

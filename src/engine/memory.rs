@@ -34,6 +34,41 @@ struct Tries {
     failure: Option<String>,
 }
 
+/// So many versions in a row are applied at once: people save often.
+const VERSIONS_AT_ONCE: u32 = 3;
+/// And another one whenever so much time has passed, three in a minute: people do not save that often for long, and something
+/// that changes its own files does.
+const ANOTHER_VERSION: Millis = Millis(20_000);
+
+/// The same action for the same reason, again and again with another version of what is to run.
+#[derive(Clone, Debug)]
+struct Changes {
+    /// The key without the version.
+    what: String,
+    version: String,
+    /// How often in a row there was another version. It shrinks with time.
+    count: u32,
+    /// Since when the count stands.
+    since: Tick,
+    not_before: Tick,
+}
+
+impl Changes {
+    /// How many there are now that count.
+    fn count(&self, now: Tick) -> u32 {
+        let since = self.since.max(self.not_before);
+        if now <= since {
+            return self.count;
+        }
+        self.count.saturating_sub(u32::try_from((now - since).0 / ANOTHER_VERSION.0).unwrap_or(u32::MAX))
+    }
+}
+
+/// What is tried, and the version of it: the last word of a key.
+fn split(key: &str) -> (&str, &str) {
+    key.rsplit_once(' ').unwrap_or((key, ""))
+}
+
 /// An attempt at a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
@@ -51,6 +86,7 @@ pub const PRUNE_WINDOW: Millis = Millis(600_000);
 #[derive(Debug, Default)]
 pub struct Memory {
     tries: BTreeMap<(ResourceId, &'static str), Tries>,
+    changes: BTreeMap<(ResourceId, &'static str), Changes>,
     missing: BTreeMap<ResourceId, Tick>,
     /// Removals that were admitted by the budget and are under way.
     pub admitted: BTreeSet<ResourceId>,
@@ -78,14 +114,35 @@ pub struct Memory {
 impl Memory {
     /// How long this step still has to wait.
     pub fn pause(&self, id: &ResourceId, action: &'static str, key: &str, now: Tick) -> Option<Millis> {
-        let tries = self.tries.get(&(id.clone(), action)).filter(|t| t.key == key)?;
-        let left = tries.not_before - now;
+        let of = (id.clone(), action);
+        let tries = self.tries.get(&of).filter(|t| t.key == key).map(|t| t.not_before);
+        let changes = self.changes.get(&of).filter(|c| c.what == split(key).0).map(|c| c.not_before);
+        let left = tries.max(changes)? - now;
         (left.0 > 0).then_some(left)
+    }
+
+    /// Notes the version that is applied. What has another one every time (it writes one of its own files as it starts) gets
+    /// pauses too: the attempts at each version alone would never be more than one.
+    fn changed(&mut self, of: (ResourceId, &'static str), key: &str, now: Tick, dice: u64) {
+        let (what, version) = split(key);
+        let fresh = || Changes { what: what.into(), version: version.into(), count: 0, since: now, not_before: now };
+        let changes = self.changes.entry(of).or_insert_with(fresh);
+        if changes.what != what {
+            *changes = fresh();
+        }
+        if changes.version == version {
+            return;
+        }
+        let count = changes.count(now).saturating_add(1);
+        let pauses = count.saturating_sub(VERSIONS_AT_ONCE);
+        let not_before = if pauses > 0 { now + pause_after(pauses, dice) } else { now };
+        *changes = Changes { count, not_before, ..fresh() };
     }
 
     /// Notes an attempt. `dice` spreads the pauses, so that what failed together is not tried together.
     pub fn tried(&mut self, attempt: Attempt<'_>, failure: Option<String>, now: Tick, dice: u64) {
         let Attempt { id, action, key, against_drift } = attempt;
+        self.changed((id.clone(), action), key, now, dice);
         let fresh = || Tries { key: key.to_owned(), count: 0, not_before: now, until: now, failure: None };
         let tries = self.tries.entry((id.clone(), action)).or_insert_with(fresh);
         if tries.key != key {
@@ -101,6 +158,9 @@ impl Memory {
     /// All is well with it: earlier attempts do not count any more, but for those against drift, which have to last a while.
     pub fn settled(&mut self, id: &ResourceId, now: Tick) {
         self.tries.retain(|(other, _), tries| other != id || now < tries.until);
+        self.changes.retain(|(other, _), changes| {
+            other != id || changes.count(now) > 0 || (now - changes.since) < ANOTHER_VERSION
+        });
     }
 
     /// A service is replaced.
@@ -119,14 +179,20 @@ impl Memory {
         self.replaced.retain(|name, _| names.contains(name));
     }
 
-    /// For how long this version has been on trial.
-    pub fn trial(&mut self, name: &Name, digest: &Digest, now: Tick) -> Millis {
-        match self.trials.get(name) {
-            Some((known, since)) if known == digest => now - *since,
-            _ => {
+    /// For how long this version has been on trial. The clock begins when it `runs`; while that is unknown (the process that is
+    /// stopped may be that of the version before) it only goes on, and what does not run begins anew.
+    pub fn trial(&mut self, name: &Name, digest: &Digest, runs: Option<bool>, now: Tick) -> Millis {
+        match (self.trials.get(name), runs) {
+            (_, Some(false)) => {
+                self.trials.remove(name);
+                Millis(0)
+            }
+            (Some((known, since)), _) if known == digest => now - *since,
+            (_, Some(true)) => {
                 self.trials.insert(name.clone(), (digest.clone(), now));
                 Millis(0)
             }
+            (_, None) => Millis(0),
         }
     }
 
@@ -138,12 +204,18 @@ impl Memory {
     /// What is neither declared nor owned any more has no attempts.
     pub fn forget_others(&mut self, known: impl Fn(&ResourceId) -> bool) {
         self.tries.retain(|(id, _), _| known(id));
+        self.changes.retain(|(id, _), _| known(id));
     }
 
-    /// How often the most tried step of a resource was tried in a row, and what it last failed with.
-    pub fn attempts(&self, id: &ResourceId) -> (u32, Option<&str>) {
+    /// How often the most tried step of a resource was tried in a row, and what it last failed with. While a step `waits`, the
+    /// versions that came and went count too.
+    pub fn attempts(&self, id: &ResourceId, waits: bool) -> (u32, Option<&str>) {
         let of_it = self.tries.iter().filter(|((other, _), _)| other == id).map(|(_, tries)| tries);
-        of_it.fold((0, None), |(count, failure), t| (count.max(t.count), t.failure.as_deref().or(failure)))
+        let (count, failure) =
+            of_it.fold((0, None), |(count, failure), t| (count.max(t.count), t.failure.as_deref().or(failure)));
+        let changes = self.changes.iter().filter(|((other, _), _)| waits && other == id);
+        let changed = changes.map(|(_, changes)| changes.count.saturating_sub(VERSIONS_AT_ONCE)).max();
+        (count.max(changed.unwrap_or(0)), failure)
     }
 
     /// Notes removals that the budget admitted.
@@ -238,7 +310,31 @@ mod tests {
         }
         assert!((5..8).contains(&tried), "tried {tried} times");
         memory.settled(&id, now + Millis(200_000));
-        assert_eq!(memory.attempts(&id), (0, None), "after a long peace it begins anew");
+        assert_eq!(memory.attempts(&id, false), (0, None), "after a long peace it begins anew");
+    }
+
+    #[test]
+    fn what_is_another_version_every_time_gets_pauses_and_saving_often_does_not() {
+        let id = id();
+        let live = |every: Millis, until: Tick| {
+            let (mut memory, mut now, mut tried) = (Memory::default(), Tick(0), Vec::new());
+            while now < until {
+                let key = format!("InputChanged 0 {}", now.0);
+                if memory.pause(&id, "restart", &key, now).is_none() {
+                    memory.tried(Attempt { id: &id, action: "restart", key: &key, against_drift: false }, None, now, 0);
+                    tried.push(now.0);
+                }
+                now = now + every;
+                memory.settled(&id, now);
+            }
+            (tried, memory.attempts(&id, true).0)
+        };
+        let (tried, attempts) = live(Millis(20), Tick(60_000));
+        assert_eq!(tried[..4], [0, 20, 40, 60], "the first few at once");
+        assert!((7..14).contains(&tried.len()), "tried {tried:?}");
+        assert!(attempts >= HOPELESS_AFTER);
+        let (tried, attempts) = live(Millis(20_000), Tick(600_000));
+        assert_eq!((tried.len(), attempts), (30, 0), "somebody works on it: {tried:?}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{Engine, EngineError, Mode, Sink};
 use crate::desired::Held;
 use crate::kinds::Spec;
 use crate::kinds::service::inputs;
+use crate::kinds::service::observe::State;
 use crate::kinds::service::plan::{PORT_GRACE, STEADY, Standing};
 use crate::kinds::service::trial::Trial;
 use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
@@ -21,7 +22,8 @@ use crate::model::output::{OutcomeWord, ResourceLine, StepLine};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::plan::status::{self, Circumstance};
-use crate::plan::{self, CheckedPlan, Hours, Input, Plan, record_of, wave};
+use crate::plan::{self, CheckedPlan, Hours, Input, Plan, hours, record_of, wave};
+use crate::ports::keeper::Phase;
 
 /// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
 const FIRST_RELOOK: Millis = Millis(250);
@@ -120,7 +122,7 @@ impl Engine {
             });
             match on_trial {
                 Some((window, fallback)) => {
-                    let spent = self.memory.trial(&id.name, &resource.digest, now);
+                    let spent = self.memory.trial(&id.name, &resource.digest, tried(looked, id), now);
                     trials.insert(id.name.clone(), Trial { window, spent, fallback });
                 }
                 None => self.memory.no_trial(&id.name),
@@ -176,7 +178,8 @@ impl Engine {
         let mut unsettled = false;
         let mut hope = false;
         for (id, standing) in &plan.standings {
-            let circumstance = self.circumstance(id, standing, looked, checked);
+            let fails = fails(&report, id);
+            let circumstance = self.circumstance(id, standing, fails, looked, checked);
             let old = before.get(id).map_or(&[][..], Vec::as_slice);
             if looked.unanswered.contains(&id.name) && id.kind == KindName::Service {
                 // Nothing new is known of it. What was done is looked at again at once, and by then it has answered.
@@ -191,13 +194,16 @@ impl Engine {
             let moving = report.steps.iter().any(|s| s.resource == *id && moves(s));
             if standing.settled() && !acted {
                 self.memory.settled(id, self.world.clock.now());
-            } else if !standing.settled() || fought(&report, id, self.memory.attempts(id).0 >= HOPELESS_AFTER) {
+            } else if !standing.settled() || fails && self.memory.attempts(id, fails).0 >= HOPELESS_AFTER {
                 unsettled = true;
-                let hopeless = standing.doomed || self.memory.attempts(id).0 >= HOPELESS_AFTER;
+                let hopeless = standing.doomed || self.memory.attempts(id, fails).0 >= HOPELESS_AFTER;
                 hope |= !hopeless;
                 if !moving {
                     let (source, text) = (source_of(looked, id), wait_text(standing, &circumstance));
-                    report.waits.push(wait_line(id, standing.reason, &text, &source, hopeless));
+                    // It is well, and what is still to be done on it does not succeed.
+                    let failing = standing.settled() && circumstance.failure.is_some();
+                    let reason = if failing { Reason::StepFailed } else { standing.reason };
+                    report.waits.push(wait_line(id, reason, &text, &source, hopeless));
                 }
             }
             if standing.completed {
@@ -222,7 +228,7 @@ impl Engine {
             report.held.insert(id.clone());
             let old = before.get(id).map_or(&[][..], Vec::as_slice);
             let standing = frozen::standing(looked, id, old);
-            let circumstance = self.circumstance(id, &standing, looked, checked);
+            let circumstance = self.circumstance(id, &standing, false, looked, checked);
             let conditions = status::conditions(&standing, &circumstance, old, self.world.clock.wall());
             if conditions != old {
                 events.extend(transitions(id, old, &conditions, self.world.clock.wall()));
@@ -261,18 +267,19 @@ impl Engine {
         &self,
         id: &ResourceId,
         standing: &Standing,
+        fails: bool,
         looked: &Looked,
         checked: &CheckedPlan,
     ) -> Circumstance {
-        let (attempts, failure) = self.memory.attempts(id);
+        let (attempts, failure) = self.memory.attempts(id, fails);
         let held = looked.desired.resources.get(id).and_then(|r| r.held.as_ref());
         let frozen = checked.plan().frozen.contains(id).then(|| self.frozen(checked));
         Circumstance {
             held: held.map(|h| h.message.clone()),
             rolled_back: held.is_some_and(|h| h.failed),
             frozen,
-            no_progress: (attempts >= STALLED_AFTER && (!standing.settled() || standing.drifted.is_some()))
-                .then(|| format!("the same step was tried {attempts} times in a row")),
+            no_progress: (attempts >= STALLED_AFTER && (!standing.settled() || standing.drifted.is_some() || fails))
+                .then(|| no_progress(attempts, failure)),
             failure: failure.map(str::to_owned),
             generation: looked.owned.get(id).map_or(0, |o| o.generation),
         }
@@ -375,9 +382,36 @@ fn invalid(looked: &Looked) -> Vec<ResourceLine> {
     looked.desired.invalid.iter().filter(|(id, _)| !looked.owned.contains_key(*id)).map(row).collect()
 }
 
-/// Whether something well by itself is put right again and again, and goes wrong again.
-fn fought(report: &Report, id: &ResourceId, often: bool) -> bool {
-    often && report.later.iter().any(|s| s.resource == *id && s.cause == Cause::Drift)
+/// Whether the version that is wished is what runs, or what was started and ended by itself; nobody knows while something of it is
+/// stopped.
+fn tried(looked: &Looked, id: &ResourceId) -> Option<bool> {
+    let spec = looked.desired.resources.get(id)?.spec.as_service()?;
+    if !hours::is_to_run(spec, looked.overrides.get(id), looked.wall) {
+        return Some(false);
+    }
+    let Some(Observed::Present(State { unit: Some(unit), inputs: Some(Ok(inputs)), .. })) = looked.seen.get(&id.name)
+    else {
+        return Some(false);
+    };
+    match unit.phase {
+        Phase::Stopping => None,
+        Phase::Stopped => Some(false),
+        _ => Some(unit.digest == inputs.launch.digest),
+    }
+}
+
+/// Whether a step on it did not succeed just now, or waits for its next attempt; or something well by itself is put right and goes
+/// wrong again.
+fn fails(report: &Report, id: &ResourceId) -> bool {
+    // Only a pause is told in the message of a step that is not done yet.
+    let waits = |s: &StepLine| s.cause == Cause::Drift || !s.message.is_empty();
+    report.later.iter().any(|s| s.resource == *id && waits(s))
+        || report.steps.iter().any(|s| s.resource == *id && !moves(s))
+}
+
+fn no_progress(attempts: u32, failure: Option<&str>) -> String {
+    let why = failure.map(|failure| format!(": {failure}")).unwrap_or_default();
+    format!("the same step was tried {attempts} times in a row{why}")
 }
 
 /// What the hour says: when to look again because of it, and what a person should know.

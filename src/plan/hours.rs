@@ -38,6 +38,15 @@ impl Hours {
     }
 }
 
+/// Whether a declared service is to run at this time, unless everything is stopped.
+pub(crate) fn is_to_run(spec: &ServiceSpec, over: Option<&Override>, now: Timestamp) -> bool {
+    match over.map(|over| over.wish) {
+        Some(Against::Stop) => false,
+        Some(Against::Start) => true,
+        None => !spec.suspend.holds(now),
+    }
+}
+
 /// What is wished of a declared service now.
 pub(super) fn wish(input: &Input<'_>, id: &ResourceId, spec: &ServiceSpec) -> (Wish, Hours) {
     let mut hours = Hours::default();

@@ -21,7 +21,7 @@ use crate::desired::{Desired, Held, Resource};
 use crate::kinds::service::inputs;
 use crate::kinds::service::observe::{Record, State};
 use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
-use crate::kinds::service::scheduled::Turn;
+use crate::kinds::service::scheduled::{self, Turn};
 use crate::kinds::service::spec::{Dependency, DependencyCondition, ServiceSpec};
 use crate::kinds::service::trial::Trial;
 use crate::kinds::{Action, Spec};
@@ -29,6 +29,7 @@ use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
+use crate::model::output::NoteLine;
 use crate::model::overriding::Override;
 use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
@@ -182,6 +183,10 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
     };
     let mut intent = service::plan(&view);
     hours::explain(&mut hours, &resource.id, view.requested, &mut intent);
+    if let Some(message) = scheduled::note(record.as_ref(), input.now).filter(|_| wish == Wish::Run) {
+        let note = NoteLine { resource: resource.id.clone(), reason: Reason::Scheduled, message };
+        hours.note.get_or_insert(note);
+    }
     plan.unheard.extend((view.requested && wish != Wish::Run).then(|| name.clone()));
     // Most services have nothing to do with the hour, and there may be thousands.
     plan.hours.extend(hours.says_something().then(|| (resource.id.clone(), hours)));

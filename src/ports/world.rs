@@ -58,6 +58,8 @@ pub struct Facts {
     pub wanted_rows: BTreeMap<String, u16>,
     /// The row that each service has in this home as far as we know, by service.
     pub kept_rows: BTreeMap<Name, String>,
+    /// The port that each service was started with last, by service.
+    pub kept_ports: BTreeMap<Name, u16>,
     /// What the secret commands of the tree answered.
     pub commands: Commands,
     /// In a glance the commands were not asked: the keyed parts that each service was started with stand for their answers.

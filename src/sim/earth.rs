@@ -32,6 +32,8 @@ pub enum Manner {
     Stubborn,
     /// Its first process stops answering after a while.
     Hangs,
+    /// Writes one of its own files as it starts: `/tree/own.conf`.
+    Writes,
 }
 
 impl Manner {
@@ -43,6 +45,7 @@ impl Manner {
             Some("elsewhere") => Self::Elsewhere,
             Some("stubborn") => Self::Stubborn,
             Some("hangs") => Self::Hangs,
+            Some("writes") => Self::Writes,
             _ => Self::Well,
         }
     }
@@ -246,6 +249,9 @@ impl Earth {
         };
         if manner == Manner::Hangs && *told > 1 {
             manner = Manner::Well;
+        }
+        if manner == Manner::Writes {
+            self.other_files.insert(PathBuf::from("/tree/own.conf"), told.to_string());
         }
         let delay = if manner == Manner::Slow { 1_500 } else { 20 };
         let ends = match manner {

@@ -247,3 +247,42 @@ fn a_passed_socket_survives_the_keeper() {
     wait_until("it to be back", || !alive(pid) && stage.is_ready("box"));
     assert_eq!(inode(stage.pid("box")), before, "the same socket, taken back from the process that had it");
 }
+
+#[test]
+fn services_that_pass_their_sockets_swap_their_ports() {
+    let stage = Stage::new();
+    stage.hub();
+    let (one, two) = (free_port(), free_port());
+    let ports = |a: u16, b: u16| {
+        stage.mailbox("a", a, "  passSocket: true\n");
+        stage.mailbox("b", b, "  passSocket: true\n");
+    };
+    ports(one, two);
+    stage.once(&[]).code(0);
+    ports(two, one);
+    let answer = stage.once(&["--timeout", "20s"]).code(0);
+    assert!(!answer.err.contains("kill "), "{}", answer.err);
+    for (name, port) in [("a", two), ("b", one)] {
+        assert_eq!(stage.get(name)["port"], port);
+        assert!(stage.is_ready(name));
+    }
+    assert_eq!(stage.once(&[]).code(0).summary()["planned"], 0);
+}
+
+#[test]
+fn a_reload_that_never_succeeds_ends_a_run_and_says_why() {
+    let stage = Stage::new();
+    stage.hub();
+    let more = "  files: [app.conf]\n  reload: { exec: { command: [sh, -c, exit 3] } }\n";
+    fs::write(stage.tree("app.conf"), "1").expect("written");
+    stage.write("app.yaml", &shell("app", "exec sleep 1000", more));
+    stage.once(&[]).code(0);
+    fs::write(stage.tree("app.conf"), "2").expect("written");
+    let answer = stage.once(&["--timeout", "25s"]).code(7);
+    assert_eq!(answer.summary()["failed"], 1);
+    let waiting = answer.typed("waiting");
+    let last = waiting.iter().rev().find_map(|line| line["waits"].get(0)).expect("a wait");
+    assert_eq!((last["reason"].as_str(), last["doomed"].as_bool()), (Some("StepFailed"), Some(true)), "{last}");
+    assert!(last["message"].as_str().is_some_and(|why| why.contains('3')), "{last}");
+    assert!(stage.is_ready("app"), "it runs on");
+}

@@ -427,3 +427,26 @@ fn random_hours_end_as_the_files_say_and_run_no_time_twice() {
     let failed: Vec<String> = (1..=100).filter_map(|seed| life(seed).err().map(|e| format!("{seed}: {e}"))).collect();
     assert!(failed.is_empty(), "{} lives failed:\n{}", failed.len(), failed.join("\n"));
 }
+
+#[test]
+fn a_clock_that_was_far_ahead_does_not_silence_a_schedule() {
+    let dir = scratch();
+    let story = story(&dir, "f.db");
+    story.write("hub.yaml", &hub());
+    story.write("job.yaml", &hourly("job", "once", ""));
+    settle(&story);
+    // A year ahead: it looks as if many times were missed, and one run makes up for them.
+    story.earth.borrow_mut().wall_moved = 365 * 24 * 3_600_000;
+    settle(&story);
+    assert_eq!(story.starts("job"), 1);
+    story.pass(MINUTE);
+    story.earth.borrow_mut().wall_moved = 0;
+    let (_, report, _) = story.run(Mode::default(), Millis(0)).expect("it runs");
+    assert!(report.notes.iter().any(|note| note.message.contains("the clock was ahead")), "{:?}", report.notes);
+    settle(&story);
+    story.quiet().expect("quiet until its time");
+    assert_eq!(story.starts("job"), 1, "it begins anew, and waits for its time");
+    story.pass(TO_THE_HOUR);
+    settle(&story);
+    assert_eq!(story.starts("job"), 2);
+}

@@ -1,6 +1,7 @@
 //! The only integration test binary: it links once, and `tidy` sees that no file is forgotten.
 
 mod adoption;
+mod again_sim;
 mod bad;
 mod change;
 mod chaos;

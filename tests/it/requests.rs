@@ -1,8 +1,9 @@
 //! What a daemon does with requests whose client is answered, gone, or outlived.
 
 use std::process::Stdio;
+use std::time::Instant;
 
-use crate::stage::{Own, Stage, alive, free_port, kill, listens, shell, wait_until};
+use crate::stage::{DEADLINE, Own, Stage, alive, free_port, kill, listens, shell, wait_until};
 
 /// A mailbox, and a service that does not stop when asked to, within its grace.
 fn stubborn(grace: &str) -> (Stage, u16, Own) {
@@ -186,4 +187,18 @@ fn a_daemon_says_when_it_watches_and_when_a_mistake_is_mended() {
     stage.write("new.yaml", "# nothing yet\n");
     wait_until("the repair", || stage.daemon_output().contains("new.yaml: repaired"));
     stage.run(&["down"]).code(0);
+}
+
+#[test]
+fn a_down_ends_in_time_while_the_ledger_cannot_be_written_and_goes_on_after_that() {
+    let (stage, port, mut daemon) = stubborn("300ms");
+    let ledger = rusqlite::Connection::open(stage.path(".trueup/ledger.db")).expect("the ledger");
+    ledger.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+    let begun = Instant::now();
+    let late = stage.run(&["down", "--timeout", "2s"]).code(6);
+    assert!(begun.elapsed() < DEADLINE && listens(port), "nothing is stopped that cannot be written down");
+    assert!(late.err.contains("stopping goes on"), "{}", late.err);
+    ledger.execute_batch("ROLLBACK").expect("let go");
+    wait_until("the daemon to end", || daemon.0.try_wait().expect("its status").is_some());
+    assert!(!listens(port));
 }

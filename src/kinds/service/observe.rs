@@ -106,8 +106,7 @@ pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now:
     let unit = units.iter().find(|u| u.name == *setting.name).cloned();
     let inputs = resolve(look, document, setting).map_err(Box::new);
     let group = unit.as_ref().and_then(|u| u.process.as_ref()).map(|p| p.pid);
-    let keeper = unit.as_ref().and_then(|u| u.held_by);
-    let (holder, listens) = port_facts(look, units, setting.port, group, keeper);
+    let (holder, listens) = port_facts(look, units, setting, group);
     let (row, old_row) = match &inputs {
         Ok(inputs) => rows(look, setting.name, inputs.row.as_ref()),
         Err(_) => (RowState::Fine, None),
@@ -155,24 +154,21 @@ pub fn observe_unit(look: &Look<'_>, name: &Name, now: Tick) -> Observed<State> 
     })
 }
 
-/// `keeper` is set when the keeper holds the unit's socket.
-fn port_facts(
-    look: &Look<'_>,
-    units: &[Unit],
-    port: Option<u16>,
-    group: Option<u32>,
-    keeper: Option<u32>,
-) -> (PortHolder, Vec<u16>) {
+fn port_facts(look: &Look<'_>, units: &[Unit], setting: &Setting<'_>, group: Option<u32>) -> (PortHolder, Vec<u16>) {
+    let port = setting.port;
     let listeners = match &look.facts.listeners {
         Ok(listeners) => listeners,
         Err(error) => return (PortHolder::Unknown(error.to_string()), Vec::new()),
     };
     let mut listens = group.map(|g| listeners.of_group(g)).unwrap_or_default();
-    let by_keeper = |port: &u16| {
-        let holders = listeners.by_port.get(port).map(Vec::as_slice).unwrap_or_default();
-        keeper.is_some() && holders.iter().any(|holder| holder.pid == keeper)
+    let by_keeper = |port: u16| {
+        let holders = listeners.by_port.get(&port).map(Vec::as_slice).unwrap_or_default();
+        holders.iter().find_map(|holder| door(units, holder, port, setting.name, &look.facts.kept_ports))
     };
-    if let Some(port) = port.filter(by_keeper) {
+    if let Some((port, unit)) = port.and_then(|port| Some((port, by_keeper(port)?))) {
+        if unit.name != *setting.name {
+            return (PortHolder::Unit(unit.name.to_string()), listens);
+        }
         listens.push(port);
         return (PortHolder::Fine, listens);
     }
@@ -186,6 +182,22 @@ fn port_facts(
         None => PortHolder::Stranger(foreign.clone()),
     };
     (holder, listens)
+}
+
+/// Whose socket it is that the keeper holds on this port: that of the unit that was given this port. What nobody was given is most
+/// likely a socket that is about to be closed, of another unit that has just been given another port.
+fn door<'a>(
+    units: &'a [Unit],
+    holder: &Holder,
+    port: u16,
+    name: &Name,
+    given: &BTreeMap<Name, u16>,
+) -> Option<&'a Unit> {
+    let held = || units.iter().filter(|unit| holder.pid.is_some() && unit.held_by == holder.pid);
+    held()
+        .find(|unit| given.get(&unit.name) == Some(&port))
+        .or_else(|| held().find(|unit| (unit.name == *name) != given.contains_key(&unit.name)))
+        .or_else(|| held().next())
 }
 
 /// How its row stands, and the row that it had before under another name.

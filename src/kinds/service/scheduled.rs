@@ -20,6 +20,10 @@ use crate::ports::keeper::{Phase, Unit};
 /// latest half a minute after the machine did.
 const LATE: Millis = Millis(60_000);
 
+/// A time of a schedule that is past, and lies further ahead of now than this, was noted while the clock was wrong. Less is a clock
+/// that was set back a little, or by the hour that people set clocks back: no time is run twice because of that.
+const AHEAD: Millis = Millis(3_600_000);
+
 /// A schedule and the hour.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
@@ -55,7 +59,7 @@ pub(super) fn run(view: &View<'_>, state: &State, inputs: &Inputs, turn: &Turn<'
         None => Intent::rest(waiting(&table, turn.now, past, unit)),
     };
     intent.standing.completed |= success(past, unit).is_some();
-    let known = past.filter(|past| past.of == turn.spec.key());
+    let known = past.filter(|past| past.of == turn.spec.key() && !is_ahead(past, turn.now));
     let due = known.and_then(|past| table.latest(turn.now).filter(|slot| *slot > past.slot));
     match due {
         _ if view.requested => begin(view, state, inputs, None, "asked for by a person", &mut intent),
@@ -72,7 +76,8 @@ pub(super) fn run(view: &View<'_>, state: &State, inputs: &Inputs, turn: &Turn<'
             }
         }
         None if (known.is_none() || view.changed) && intent.steps.is_empty() => {
-            let detail = "nothing runs before its time";
+            let ahead = past.filter(|past| is_ahead(past, turn.now));
+            let detail = ahead.map_or_else(|| "nothing runs before its time".to_owned(), |past| begins_anew(past));
             intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, detail, "/spec/schedule"));
         }
         None => {}
@@ -134,6 +139,22 @@ fn success(past: Option<&Past>, unit: Option<&Unit>) -> Option<Timestamp> {
     now.or_else(|| past.and_then(|past| past.succeeded))
 }
 
+fn is_ahead(past: &Past, now: Timestamp) -> bool {
+    past.slot.0 > now.0.saturating_add_unsigned(AHEAD.0)
+}
+
+fn begins_anew(past: &Past) -> String {
+    format!(
+        "its last time is noted as {}, which is still to come: the clock was ahead; its schedule begins anew now",
+        past.slot
+    )
+}
+
+/// What a person should hear about what is noted of a schedule.
+pub(crate) fn note(record: Option<&Record>, now: Timestamp) -> Option<String> {
+    record?.past.as_ref().filter(|past| is_ahead(past, now)).map(begins_anew)
+}
+
 /// What the ledger holds from the beginning of a step on: the time is claimed before the run.
 pub(crate) fn claim(record: &mut Record, spec: &Spec, action: Option<&Action>, unit: Option<&Unit>, wall: Timestamp) {
     let Some(schedule) = spec.as_service().and_then(|spec| spec.schedule.as_ref()) else {
@@ -143,7 +164,7 @@ pub(crate) fn claim(record: &mut Record, spec: &Spec, action: Option<&Action>, u
     let before = record.past.take();
     let succeeded = success(before.as_ref(), unit);
     let of = schedule.key();
-    let kept = before.filter(|past| past.of == of).map_or(wall, |past| past.slot);
+    let kept = before.filter(|past| past.of == of && !is_ahead(past, wall)).map_or(wall, |past| past.slot);
     let slot = match action {
         Some(Action::Run { slot: Some(slot), .. } | Action::PassOver { slot }) => (*slot).max(kept),
         _ => kept,

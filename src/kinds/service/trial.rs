@@ -59,6 +59,10 @@ pub fn judge(trial: &Trial, unit: Option<&Unit>, intent: &mut Intent) {
     if !trial.fallback || intent.gate.is_some() || intent.problem.is_some() {
         return;
     }
+    // Nor has what is only to be started.
+    if intent.steps.iter().any(|step| matches!(step.action, Action::Spawn(_))) {
+        return;
+    }
     let looping = standing.reason == Reason::CrashLoop;
     if looping || trial.spent >= trial.window {
         let why = match unit.filter(|_| looping) {
