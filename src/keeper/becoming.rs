@@ -161,8 +161,12 @@ fn take_on(message: &Message) -> Result<(), String> {
             let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(*uid)), None);
         }
     }
-    if let Some(groups) = groups {
-        let groups: Vec<_> = groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
+    // Whoever becomes another user keeps no group of ours, whatever the keeper said.
+    if groups.is_some() || uid.is_some() {
+        let groups: Vec<_> = match groups {
+            Some(groups) => groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect(),
+            None => gid.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect(),
+        };
         set_thread_groups(&groups).map_err(say("its supplementary groups"))?;
     }
     // This process has one thread, so what the kernel changes for a thread is changed for all of it.

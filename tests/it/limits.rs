@@ -131,6 +131,31 @@ fn a_program_runs_as_its_user_within_its_limits() {
 }
 
 #[test]
+fn a_user_that_is_only_a_number_keeps_no_group_of_the_keeper() {
+    if !root() {
+        return;
+    }
+    // The keeper takes its groups on from us: without any there would be none to keep.
+    let theirs = rustix::thread::Gid::from_raw(4242);
+    // Of this thread only, which starts the command.
+    rustix::thread::set_thread_groups(&[theirs]).expect("root may");
+    let stage = stage();
+    let user = lonely_user(9);
+    let exec = "exec sleep 1000";
+    stage.write("bare.yaml", &shell("bare", exec, &format!("  workingDir: /\n  user: {user}\n  group: {user}\n")));
+    stage.write("group.yaml", &shell("group", exec, &format!("  workingDir: /\n  group: {user}\n")));
+    stage.write("ours.yaml", &shell("ours", exec, "  workingDir: /\n"));
+    stage.once(&[]).code(0);
+    for name in ["bare", "group", "ours"] {
+        wait_for_program(stage.pid(name), "sleep");
+    }
+    assert_eq!(status(stage.pid("ours"), "Groups"), "4242", "those of the keeper");
+    for name in ["bare", "group"] {
+        assert_eq!(status(stage.pid(name), "Groups"), user.to_string(), "{name}");
+    }
+}
+
+#[test]
 fn a_change_of_rights_restarts_and_says_where_it_stands() {
     let stage = stage();
     stage.write("web.yaml", &shell("web", "exec sleep 1000", "  resources: { nice: 5, rlimits: { nofile: 100 } }\n"));
