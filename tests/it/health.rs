@@ -87,6 +87,21 @@ fn a_module_that_speaks_for_itself_is_ready_when_it_says_so_and_stays_so_for_the
 fn silence_is_noticed_by_the_keeper_alone() {
     let stage = stage();
     patient(
+#[test]
+fn a_delay_is_over_once_for_a_process_whoever_looks() {
+    let stage = stage();
+    let exec = "  readiness: { exec: { command: [\"true\"] }, initialDelay: 6s }\n";
+    stage.write("web.yaml", &crate::stage::shell("web", "exec sleep 1000", exec));
+    stage.once(&[]).code(0);
+    assert!(stage.is_ready("web"));
+    let history = stage.run(&["events", "web"]).code(0).out;
+    let begun = std::time::Instant::now();
+    assert_eq!(stage.once(&[]).code(0).summary()["planned"], 0);
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    assert_eq!(stage.run(&["events", "web"]).code(0).out, history, "nothing happened");
+}
+
         &stage,
         "box",
         ", --notify",

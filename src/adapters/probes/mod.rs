@@ -94,26 +94,26 @@ impl TokioProbes {
         Self { wake, running: RefCell::default(), answers: Rc::default(), starting: Rc::default() }
     }
 
-    fn start(&self, pid: u32, probe: &Probe) -> Running {
+    fn start(&self, pid: u32, age: Millis, probe: &Probe) -> Running {
         let known = Rc::new(RefCell::new(Known::new()));
         let (task_probe, task_known) = (probe.clone(), Rc::clone(&known));
         let (wake, answers) = (Rc::clone(&self.wake), Rc::clone(&self.answers));
         let starting = Rc::clone(&self.starting);
         let task = tokio::task::spawn_local(async move {
-            attempts(&task_probe, &task_known, &*wake, &answers, &starting).await;
+            attempts(&task_probe, age.into(), &task_known, &*wake, &answers, &starting).await;
         });
         Running { pid, probe: probe.clone(), known, task: task.abort_handle() }
     }
 }
 
 impl Probes for TokioProbes {
-    fn watch(&self, name: &Name, pid: u32, probe: &Probe) -> Verdict {
+    fn watch(&self, name: &Name, pid: u32, age: Millis, probe: &Probe) -> Verdict {
         let mut running = self.running.borrow_mut();
         let key = (name.clone(), probe.role);
         if let Some(old) = running.get(&key).filter(|old| old.pid == pid && old.probe == *probe) {
             return old.known.borrow().verdict.clone();
         }
-        running.insert(key, self.start(pid, probe));
+        running.insert(key, self.start(pid, age, probe));
         Verdict::Pending
     }
 
@@ -185,23 +185,24 @@ impl Known {
     }
 }
 
-/// Asks for ever. Ends by being aborted.
+/// Asks for ever. Ends by being aborted. `age` is that of the process now.
 async fn attempts(
     probe: &Probe,
     known: &RefCell<Known>,
     wake: &dyn Fn(),
+    age: Duration,
     answers: &Notify,
     all_starting: &Rc<Cell<u32>>,
 ) {
-    let born = Instant::now();
-    sleep(probe.delay.into()).await;
+    let asked = Instant::now();
+    sleep(Duration::from(probe.delay).saturating_sub(age)).await;
     let start = Instant::now();
     // A module that does not live is no reason to hurry.
     let mut was_good = probe.role == Role::Liveness;
     let mut starting = (!was_good).then(|| Starting::new(all_starting));
     loop {
         let answer = attempt(&probe.ask, probe.timeout).await;
-        let changed = known.borrow_mut().take(answer, probe, born.elapsed());
+        let changed = known.borrow_mut().take(answer, probe, age + asked.elapsed());
         was_good |= known.borrow().verdict == Verdict::Good;
         if was_good || start.elapsed() >= YOUNG {
             starting = None;
