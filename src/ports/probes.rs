@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Answer;
+use super::keeper::Confinement;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
 use crate::model::unit::Millis;
@@ -15,8 +16,8 @@ pub enum Ask {
     Http { port: u16, path: String, headers: BTreeMap<String, String> },
     /// A connection can be opened.
     Tcp { port: u16 },
-    /// The command exits with 0.
-    Exec { program: PathBuf, argv: Vec<String>, dir: PathBuf, env: BTreeMap<String, Secret> },
+    /// The command exits with 0. It runs with no more rights than the service itself.
+    Exec { program: PathBuf, argv: Vec<String>, dir: PathBuf, env: BTreeMap<String, Secret>, confinement: Confinement },
 }
 
 /// What a probe decides (the three of Kubernetes).

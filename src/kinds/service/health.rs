@@ -111,6 +111,7 @@ fn ask(role: Role, declared: &ProbeSpec, setting: &Setting<'_>, found: &Found, l
             argv: exec.command.clone(),
             dir: launch.dir.clone(),
             env: launch.env.clone(),
+            confinement: launch.confinement.clone(),
         })
     } else {
         None
@@ -143,8 +144,8 @@ pub fn health(
     look: &Look<'_>,
     name: &Name,
     unit: Option<&Unit>,
-    inputs: Option<&Result<Inputs, Box<Problem>>>,
     uptime: Millis,
+    inputs: Option<&Result<Inputs, Box<Problem>>>,
 ) -> Health {
     let running = unit.filter(|u| u.phase == Phase::Running).and_then(|u| Some((u, u.process.as_ref()?.pid)));
     match (running, inputs) {
