@@ -210,6 +210,28 @@ fn a_probe_and_a_reload_have_the_rights_of_their_service_and_no_more() {
 }
 
 #[test]
+fn a_module_of_another_user_speaks_where_only_it_and_root_can() {
+    if !root() {
+        return;
+    }
+    let stage = stage();
+    let user = lonely_user(11);
+    let more = format!("  workingDir: /\n  user: {user}\n  group: {user}\n  readiness: {{ notify: {{}} }}\n");
+    stage.write("web.yaml", &shell("web", "exec sleep 1000", &more));
+    stage.once(&["--timeout", "1s"]).code(6);
+    let environ = read(format!("/proc/{}/environ", stage.pid("web")));
+    let address = environ.split('\0').find_map(|v| v.strip_prefix("NOTIFY_SOCKET=")).expect("an address").to_owned();
+    assert!(address.starts_with("/run/trueup-"), "{address}");
+    let made = fs::metadata(&address).expect("a socket");
+    assert_eq!((made.uid(), made.permissions().mode() & 0o777), (user, 0o600));
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    socket.send_to(b"READY=1", &address).expect("root may");
+    wait_until("it to be ready", || stage.is_ready("web"));
+    stage.run(&["down"]).code(0);
+    wait_until("the socket to be gone", || !Path::new(&address).exists());
+}
+
+#[test]
 fn a_change_of_rights_restarts_and_says_where_it_stands() {
     let stage = stage();
     stage.write("web.yaml", &shell("web", "exec sleep 1000", "  resources: { nice: 5, rlimits: { nofile: 100 } }\n"));
