@@ -324,6 +324,7 @@ impl Engine {
             restarts: unit.map(|u| u.restarts),
             uptime_ms: process.and(state).map(|s| s.uptime.0),
             last_exit: unit.and_then(|u| u.last_exit.as_ref()).map(ToString::to_string),
+            says: process.and(unit).and_then(|u| u.status.clone()),
             pause: hours.pause,
             next_run: hours.next_run,
         }

@@ -393,7 +393,8 @@ impl Units {
                 Err(cause) => trouble = Some(format!("{}: its mark cannot be written: {cause}", slot.name)),
             }
         }
-        let unit = slot.unit(Vec::new());
+        // What it says of itself is for people, and as often as it likes: nothing follows from it.
+        let unit = Unit { status: None, ..slot.unit(Vec::new()) };
         if slot.shown.as_ref() != Some(&unit) {
             slot.shown = Some(unit);
             self.changed.insert(slot.name.clone());

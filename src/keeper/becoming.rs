@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::Resource;
@@ -158,11 +159,18 @@ fn take_on(message: &Message) -> Result<(), String> {
     if let Some(uid) = uid {
         // Programs open their standard streams again by name (/dev/stdout), which asks for the rights of the owner.
         for stream in [rustix::stdio::stdout().as_fd(), rustix::stdio::stderr().as_fd()] {
-            let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(*uid)), None);
+            // Ours alone: never a device that everybody has, such as /dev/null.
+            if rustix::fs::fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo) {
+                let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(*uid)), None);
+            }
         }
     }
-    if let Some(groups) = groups {
-        let groups: Vec<_> = groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
+    // Whoever becomes another user keeps no group of ours, whatever the keeper said.
+    if groups.is_some() || uid.is_some() {
+        let groups: Vec<_> = match groups {
+            Some(groups) => groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect(),
+            None => gid.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect(),
+        };
         set_thread_groups(&groups).map_err(say("its supplementary groups"))?;
     }
     // This process has one thread, so what the kernel changes for a thread is changed for all of it.

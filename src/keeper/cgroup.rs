@@ -24,6 +24,8 @@ use crate::ports::keeper::Ceilings;
 pub const SWITCH: &str = "TRUEUP_CGROUPS";
 /// What our folders are called, before the state id.
 const PREFIX: &str = "trueup-";
+/// So many hexadecimal digits is a state id long.
+const ID_LENGTH: usize = 16;
 /// Where the keeper itself goes when controllers are needed. No unit has this name: no name begins with a dot.
 const KEEPER: &str = ".keeper";
 /// The period of cpu.max in microseconds: the kernel's default.
@@ -83,13 +85,19 @@ fn locate(cgroup: &str, mountinfo: &str) -> Result<(PathBuf, Option<PathBuf>), S
     let below = Path::new(path.trim_end_matches(" (deleted)"));
     let below = below.strip_prefix(&root).map_err(|_| format!("the mount {point} does not show our cgroup {path}"))?;
     let own = Path::new(&point).join(below);
-    let ours = |folder: &Path| folder.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.starts_with(PREFIX));
+    let ours = |folder: &Path| folder.file_name().and_then(|name| name.to_str()).is_some_and(is_ours);
     // The outermost one, should a unit's own trueup have been in the way once.
     let outer = own.ancestors().filter(|folder| ours(folder)).last();
     match outer.and_then(Path::parent) {
         Some(base) => Ok((base.to_owned(), Some(own.clone()))),
         None => Ok((own, None)),
     }
+}
+
+/// Whether it is a name that [`Rooms::new`] gives. A systemd unit may well be called `trueup-home.service`: that folder is where ours
+/// belong, and not one of them.
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|id| id.len() == ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Blanks in paths are written as octal numbers there.

@@ -32,10 +32,26 @@ fn our_own_cgroup_is_found_in_all_layouts() {
 
 #[test]
 fn a_keeper_in_a_cgroup_of_a_trueup_belongs_beside_it() {
-    let ours = "/sys/fs/cgroup/a/trueup-0123/.keeper";
-    check("0::/a/trueup-0123/.keeper\n", UNIFIED, "/sys/fs/cgroup/a", Some(ours));
-    let nested = "/sys/fs/cgroup/a/trueup-0123/web/trueup-4567/.keeper";
-    check("0::/a/trueup-0123/web/trueup-4567/.keeper\n", UNIFIED, "/sys/fs/cgroup/a", Some(nested));
+    let ours = "/sys/fs/cgroup/a/trueup-0123456789abcdef/.keeper";
+    check("0::/a/trueup-0123456789abcdef/.keeper\n", UNIFIED, "/sys/fs/cgroup/a", Some(ours));
+    let nested = "/sys/fs/cgroup/a/trueup-0123456789abcdef/web/trueup-4567456745674567/.keeper";
+    check(
+        "0::/a/trueup-0123456789abcdef/web/trueup-4567456745674567/.keeper\n",
+        UNIFIED,
+        "/sys/fs/cgroup/a",
+        Some(nested),
+    );
+}
+
+#[test]
+fn a_unit_of_systemd_with_a_name_like_ours_is_not_ours() {
+    for other in ["trueup-home.service", "trueup-0123.service", "trueup-0123456789abcdef.service", "trueup-home"] {
+        let cgroup = format!("0::/system.slice/{other}\n");
+        check(&cgroup, UNIFIED, &format!("/sys/fs/cgroup/system.slice/{other}"), None);
+    }
+    let ours = "/sys/fs/cgroup/trueup-home.service/trueup-0123456789abcdef/web";
+    let base = "/sys/fs/cgroup/trueup-home.service";
+    check("0::/trueup-home.service/trueup-0123456789abcdef/web\n", UNIFIED, base, Some(ours));
 }
 
 /// A folder that has the files a kernel would show.

@@ -10,6 +10,8 @@ pub mod becoming;
 /// A cgroup for each unit that asks for one.
 pub mod cgroup;
 mod clock;
+/// Commands beside a unit's own program, with no more rights than it has.
+pub mod confined;
 mod connections;
 mod diary;
 mod door;

@@ -82,7 +82,7 @@ impl LowNumbers {
 }
 
 /// The binary that runs here, whatever became of its file.
-const OURSELVES: &str = "/proc/self/exe";
+pub(super) const OURSELVES: &str = "/proc/self/exe";
 /// A reason is a sentence with a path in it.
 const MAX_REASON: u64 = 16 << 10;
 
@@ -185,7 +185,7 @@ pub(super) fn spawn(
 }
 
 /// A socket with the message in it: it is there before its reader is, so nobody waits.
-fn tell(message: &Message, socket: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, Way), String> {
+pub(super) fn tell(message: &Message, socket: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, Way), String> {
     let pair = || -> io::Result<(UnixStream, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;

@@ -227,6 +227,9 @@ pub struct ResourceLine {
     pub uptime_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_exit: Option<String>,
+    /// What it says of itself now (`STATUS=` of sd_notify(3)).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub says: Option<String>,
     /// It is stopped, or runs, for a while only.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pause: Option<Pause>,

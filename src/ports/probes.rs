@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Answer;
+use super::keeper::Confinement;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
 use crate::model::unit::Millis;
@@ -15,8 +16,8 @@ pub enum Ask {
     Http { port: u16, path: String, headers: BTreeMap<String, String> },
     /// A connection can be opened.
     Tcp { port: u16 },
-    /// The command exits with 0.
-    Exec { program: PathBuf, argv: Vec<String>, dir: PathBuf, env: BTreeMap<String, Secret> },
+    /// The command exits with 0. It runs with no more rights than the service itself.
+    Exec { program: PathBuf, argv: Vec<String>, dir: PathBuf, env: BTreeMap<String, Secret>, confinement: Confinement },
 }
 
 /// What a probe decides (the three of Kubernetes).
@@ -35,14 +36,14 @@ pub enum Role {
 pub struct Probe {
     pub role: Role,
     pub ask: Ask,
-    /// Before the first attempt.
+    /// Before the first attempt, from the process's start.
     pub delay: Millis,
     /// Between attempts once it has succeeded; while it has not, attempts are dense (see the adapter).
     pub period: Millis,
     pub timeout: Millis,
     pub success_threshold: u32,
     pub failure_threshold: u32,
-    /// For how long a startup probe may fail.
+    /// For how long a startup probe may fail, from the process's start.
     pub patience: Millis,
 }
 
@@ -59,7 +60,8 @@ pub enum Verdict {
 /// Probes by unit and role. A probe belongs to one process: another pid starts it anew.
 pub trait Probes {
     /// Makes this the unit's probe of its role on this process, and says what it knows. The same probe on the same process goes on.
-    fn watch(&self, name: &Name, pid: u32, probe: &Probe) -> Verdict;
+    /// `age` is how long the process has been up: whoever comes later does not begin to count anew.
+    fn watch(&self, name: &Name, pid: u32, age: Millis, probe: &Probe) -> Verdict;
     /// Whether the failures of this probe count: so many in a row as its threshold says, or for a startup probe as long as its
     /// patience lasts.
     fn exhausted(&self, name: &Name, role: Role) -> bool;

@@ -314,7 +314,7 @@ impl Secrets for Pretend {
 }
 
 impl Probes for Pretend {
-    fn watch(&self, _: &Name, pid: u32, probe: &Probe) -> Verdict {
+    fn watch(&self, _: &Name, pid: u32, _: Millis, probe: &Probe) -> Verdict {
         let earth = self.earth.borrow();
         if probe.role == Role::Liveness && earth.procs.get(&pid).is_some_and(|p| p.hangs(earth.now)) {
             return Verdict::Bad("no answer".to_owned());

@@ -72,8 +72,12 @@ fn a_module_that_speaks_for_itself_is_ready_when_it_says_so_and_stays_so_for_the
     fs::remove_file(stage.path("sick")).expect("removed");
     stage.once(&[]).code(0);
     let pid = stage.pid("box");
+    let says = stage.get("box")["says"].to_string();
+    assert!(says.contains("listens on"), "its STATUS is shown: {says}");
     let message = stage.condition("box", "Ready").expect("a condition")["message"].to_string();
-    assert!(message.contains("listens on"), "its STATUS is shown: {message}");
+    assert!(!message.contains("listens on"), "it is no part of a condition, which is written down: {message}");
+    let described = stage.run(&["describe", "box"]).code(0).out;
+    assert!(described.contains("says") && described.contains("listens on"), "{described}");
     let keeper: u64 =
         fs::read_to_string(stage.path(".trueup/keeper.lock")).expect("a pid").trim().parse().expect("a pid");
     kill(keeper, "KILL");
@@ -81,6 +85,21 @@ fn a_module_that_speaks_for_itself_is_ready_when_it_says_so_and_stays_so_for_the
     stage.once(&[]).code(0);
     assert!(stage.is_ready("box"), "what it said once still holds");
     assert_eq!(stage.pid("box"), pid);
+}
+
+#[test]
+fn a_delay_is_over_once_for_a_process_whoever_looks() {
+    let stage = stage();
+    let exec = "  readiness: { exec: { command: [\"true\"] }, initialDelay: 6s }\n";
+    stage.write("web.yaml", &crate::stage::shell("web", "exec sleep 1000", exec));
+    stage.once(&[]).code(0);
+    assert!(stage.is_ready("web"));
+    let history = stage.run(&["events", "web"]).code(0).out;
+    let begun = std::time::Instant::now();
+    assert_eq!(stage.once(&[]).code(0).summary()["planned"], 0);
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    assert_eq!(stage.run(&["events", "web"]).code(0).out, history, "nothing happened");
 }
 
 #[test]

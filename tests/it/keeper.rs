@@ -619,6 +619,37 @@ fn a_deep_state_folder_and_a_watcher() {
 }
 
 #[test]
+fn what_a_unit_says_of_itself_is_listed_and_wakes_nobody() {
+    run(async {
+        let home = Home::new();
+        let speaks = Policy { notify: Some(Notify::default()), ..always() };
+        home.ensure("web", "echo $NOTIFY_SOCKET; exec sleep 1000", &speaks).await;
+        until("its address", || home.log("web").contains("notify")).await;
+        let address = home.log("web").trim().to_owned();
+        let wakes = Cell::new(0);
+        let said = async {
+            let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+            let before = wakes.get();
+            for n in 1..=30 {
+                let status = format!("busy {n}");
+                socket.send_to(format!("STATUS={status}").as_bytes(), &address).expect("sent");
+                home.until("web", "what it said", |u| u.status.as_ref() == Some(&status)).await;
+            }
+            // What is told to watchers is told in order: this comes after all that was to be told of the others.
+            socket.send_to(b"READY=1", &address).expect("sent");
+            home.until("web", "ready", |u| u.notified).await;
+            until("a wake for what matters", || wakes.get() > before).await;
+            assert!(wakes.get() < before + 10, "woken {} times", wakes.get() - before);
+        };
+        tokio::select! {
+            () = home.client.watch(|| wakes.set(wakes.get() + 1)) => {}
+            () = said => {}
+        }
+        home.end().await;
+    });
+}
+
+#[test]
 fn many_start_at_once_and_all_stop() {
     run(async {
         let home = Home::new();

@@ -1,7 +1,7 @@
 //! Users, limits and cgroups of Services, with real processes. What only root can do is skipped for others, and says so.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::stage::{Stage, alive, kill, shell, wait_until};
@@ -128,6 +128,107 @@ fn a_program_runs_as_its_user_within_its_limits() {
     let log = stage.run(&["logs", "web"]).code(0).out;
     assert!(log.contains("hello") && log.contains(fields[2]), "{log}");
     assert_eq!(stage.once(&[]).code(0).summary()["planned"], 0);
+}
+
+#[test]
+fn a_user_that_is_only_a_number_keeps_no_group_of_the_keeper() {
+    if !root() {
+        return;
+    }
+    // The keeper takes its groups on from us: without any there would be none to keep.
+    let theirs = rustix::thread::Gid::from_raw(4242);
+    // Of this thread only, which starts the command.
+    rustix::thread::set_thread_groups(&[theirs]).expect("root may");
+    let stage = stage();
+    let user = lonely_user(9);
+    let exec = "exec sleep 1000";
+    stage.write("bare.yaml", &shell("bare", exec, &format!("  workingDir: /\n  user: {user}\n  group: {user}\n")));
+    stage.write("group.yaml", &shell("group", exec, &format!("  workingDir: /\n  group: {user}\n")));
+    stage.write("ours.yaml", &shell("ours", exec, "  workingDir: /\n"));
+    stage.once(&[]).code(0);
+    for name in ["bare", "group", "ours"] {
+        wait_for_program(stage.pid(name), "sleep");
+    }
+    assert_eq!(status(stage.pid("ours"), "Groups"), "4242", "those of the keeper");
+    for name in ["bare", "group"] {
+        assert_eq!(status(stage.pid(name), "Groups"), user.to_string(), "{name}");
+    }
+}
+
+#[test]
+fn a_probe_and_a_reload_have_the_rights_of_their_service_and_no_more() {
+    if !root() {
+        return;
+    }
+    let stage = stage();
+    let device = fs::metadata("/dev/null").expect("there").uid();
+    let user = lonely_user(10);
+    let notes = stage.path("notes");
+    fs::create_dir(&notes).expect("a folder");
+    // The folder of the test is ours alone.
+    for open in [stage.path("."), notes.clone()] {
+        fs::set_permissions(open, fs::Permissions::from_mode(0o777)).expect("ours");
+    }
+    fs::write(stage.tree("settings"), "1").expect("written");
+    let note = |what: &str| {
+        let file = notes.join(what);
+        let script =
+            format!("(id -u; id -g; id -G; umask; ulimit -n; nice; pwd) > {0}.new; mv {0}.new {0}", file.display());
+        format!("{{ exec: {{ command: [/bin/sh, -c, {}] }} }}", serde_json::to_string(&script).expect("a string"))
+    };
+    let more = format!(
+        "  workingDir: /\n  user: {user}\n  group: {user}\n  resources: {{ nice: 3, umask: \"027\", rlimits: {{ nofile: 99 }} }}\n  \
+         files: [settings]\n  readiness: {}\n  liveness: {}\n  reload: {}\n",
+        note("readiness"),
+        note("liveness"),
+        note("reload")
+    );
+    stage.write("web.yaml", &shell("web", "exec sleep 1000", &more));
+    stage.once(&[]).code(0);
+    let pid = stage.pid("web");
+    fs::write(stage.tree("settings"), "2").expect("written");
+    stage.once(&[]).code(0);
+    assert_eq!(stage.pid("web"), pid, "it was told");
+    for what in ["readiness", "liveness", "reload"] {
+        wait_until(what, || notes.join(what).exists());
+        let wanted = format!("{user}\n{user}\n{user}\n0027\n99\n3\n/\n");
+        assert_eq!(read(notes.join(what)), wanted, "{what}");
+    }
+    assert_eq!(fs::metadata("/dev/null").expect("there").uid(), device, "what everybody uses is left alone");
+    // What the user may not run is said with its reason.
+    let locked = stage.path("locked");
+    fs::write(&locked, "#!/bin/sh\n").expect("written");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).expect("ours");
+    let more = format!(
+        "  workingDir: /\n  user: {user}\n  group: {user}\n  readiness: {{ exec: {{ command: [{}] }} }}\n",
+        locked.display()
+    );
+    stage.write("web.yaml", &shell("web", "exec sleep 1000", &more));
+    stage.once(&["--timeout", "1s"]).code(6);
+    let message = stage.condition("web", "Ready").expect("a condition")["message"].to_string();
+    assert!(message.contains("Permission denied"), "{message}");
+}
+
+#[test]
+fn a_module_of_another_user_speaks_where_only_it_and_root_can() {
+    if !root() {
+        return;
+    }
+    let stage = stage();
+    let user = lonely_user(11);
+    let more = format!("  workingDir: /\n  user: {user}\n  group: {user}\n  readiness: {{ notify: {{}} }}\n");
+    stage.write("web.yaml", &shell("web", "exec sleep 1000", &more));
+    stage.once(&["--timeout", "1s"]).code(6);
+    let environ = read(format!("/proc/{}/environ", stage.pid("web")));
+    let address = environ.split('\0').find_map(|v| v.strip_prefix("NOTIFY_SOCKET=")).expect("an address").to_owned();
+    assert!(address.starts_with("/run/trueup-"), "{address}");
+    let made = fs::metadata(&address).expect("a socket");
+    assert_eq!((made.uid(), made.permissions().mode() & 0o777), (user, 0o600));
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    socket.send_to(b"READY=1", &address).expect("root may");
+    wait_until("it to be ready", || stage.is_ready("web"));
+    stage.run(&["down"]).code(0);
+    wait_until("the socket to be gone", || !Path::new(&address).exists());
 }
 
 #[test]

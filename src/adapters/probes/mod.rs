@@ -15,10 +15,12 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::web;
+use crate::keeper::confined::{self, Confined};
 use crate::model::id::Name;
 use crate::model::secret::Secret;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
+use crate::ports::keeper::Confinement;
 use crate::ports::probes::{Ask, Probe, Probes, Role, Verdict};
 
 /// The pause between attempts on a module that is starting, when many are. A refused connection costs some 50 microseconds, so
@@ -94,26 +96,26 @@ impl TokioProbes {
         Self { wake, running: RefCell::default(), answers: Rc::default(), starting: Rc::default() }
     }
 
-    fn start(&self, pid: u32, probe: &Probe) -> Running {
+    fn start(&self, pid: u32, age: Millis, probe: &Probe) -> Running {
         let known = Rc::new(RefCell::new(Known::new()));
         let (task_probe, task_known) = (probe.clone(), Rc::clone(&known));
         let (wake, answers) = (Rc::clone(&self.wake), Rc::clone(&self.answers));
         let starting = Rc::clone(&self.starting);
         let task = tokio::task::spawn_local(async move {
-            attempts(&task_probe, &task_known, &*wake, &answers, &starting).await;
+            attempts(&task_probe, age.into(), &task_known, &*wake, &answers, &starting).await;
         });
         Running { pid, probe: probe.clone(), known, task: task.abort_handle() }
     }
 }
 
 impl Probes for TokioProbes {
-    fn watch(&self, name: &Name, pid: u32, probe: &Probe) -> Verdict {
+    fn watch(&self, name: &Name, pid: u32, age: Millis, probe: &Probe) -> Verdict {
         let mut running = self.running.borrow_mut();
         let key = (name.clone(), probe.role);
         if let Some(old) = running.get(&key).filter(|old| old.pid == pid && old.probe == *probe) {
             return old.known.borrow().verdict.clone();
         }
-        running.insert(key, self.start(pid, probe));
+        running.insert(key, self.start(pid, age, probe));
         Verdict::Pending
     }
 
@@ -185,23 +187,24 @@ impl Known {
     }
 }
 
-/// Asks for ever. Ends by being aborted.
+/// Asks for ever. Ends by being aborted. `age` is that of the process now.
 async fn attempts(
     probe: &Probe,
+    age: Duration,
     known: &RefCell<Known>,
     wake: &dyn Fn(),
     answers: &Notify,
     all_starting: &Rc<Cell<u32>>,
 ) {
-    let born = Instant::now();
-    sleep(probe.delay.into()).await;
+    let asked = Instant::now();
+    sleep(Duration::from(probe.delay).saturating_sub(age)).await;
     let start = Instant::now();
     // A module that does not live is no reason to hurry.
     let mut was_good = probe.role == Role::Liveness;
     let mut starting = (!was_good).then(|| Starting::new(all_starting));
     loop {
         let answer = attempt(&probe.ask, probe.timeout).await;
-        let changed = known.borrow_mut().take(answer, probe, born.elapsed());
+        let changed = known.borrow_mut().take(answer, probe, age + asked.elapsed());
         was_good |= known.borrow().verdict == Verdict::Good;
         if was_good || start.elapsed() >= YOUNG {
             starting = None;
@@ -245,7 +248,10 @@ async fn attempt(ask: &Ask, at_most: Millis) -> Result<(), String> {
             Ok(connected) => connected.map(drop),
             Err(_) => Err(too_long(at_most)),
         },
-        Ask::Exec { program, argv, dir, env } => exec(program, argv, dir, env, at_most).await,
+        Ask::Exec { program, argv, dir, env, confinement } => {
+            let (command, confined) = command(program, argv, dir, confinement)?;
+            exec(program, command, confined, env, at_most).await
+        }
     }
 }
 
@@ -253,37 +259,56 @@ fn too_long(limit: Duration) -> String {
     format!("no answer within {} ms", limit.as_millis())
 }
 
+/// What to start: with rights and limits of its own it becomes itself by the same way as the service does.
+fn command(
+    program: &Path,
+    argv: &[String],
+    dir: &Path,
+    confinement: &Confinement,
+) -> Result<(Command, Option<Confined>), String> {
+    if confinement.is_none() {
+        let mut command = Command::new(program);
+        if let Some(name) = argv.first() {
+            command.arg0(name);
+        }
+        command.args(argv.iter().skip(1)).current_dir(dir).stdin(Stdio::null());
+        return Ok((command, None));
+    }
+    let (command, confined) = confined::command(program, argv, dir, confinement)
+        .map_err(|why| format!("{} cannot be run: {why}", program.display()))?;
+    Ok((command.into(), Some(confined)))
+}
+
 /// Runs a command in a process group of its own. The group is killed when the time is over and when the probe is dropped;
 /// the process is reaped in both cases. Its output may hold secrets, so nobody reads it.
 async fn exec(
     program: &Path,
-    argv: &[String],
-    dir: &Path,
+    mut command: Command,
+    confined: Option<Confined>,
     env: &BTreeMap<String, Secret>,
     at_most: Duration,
 ) -> Result<(), String> {
-    let mut command = Command::new(program);
-    if let Some(name) = argv.first() {
-        command.arg0(name);
-    }
     command
-        .args(argv.iter().skip(1))
-        .current_dir(dir)
         .env_clear()
         .envs(env.iter().map(|(name, value)| (name, value.reveal())))
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
         // When this future is dropped, tokio kills and reaps the process; the guard kills the rest of its group.
         .kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
+    // Its end of the socket closes with it.
+    drop(command);
     let mut group = Group(child.id());
     let ended = timeout(at_most, child.wait()).await;
     match ended {
         Ok(status) => {
             group.0 = None;
             let status = status.map_err(|error| format!("{} was lost: {error}", program.display()))?;
+            // It may never have become the program.
+            if let Some(why) = confined.and_then(|confined| confined.reason()) {
+                return Err(format!("cannot be run: {why}"));
+            }
             if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", program.display())) }
         }
         Err(_) => {

@@ -40,14 +40,14 @@ impl Bench {
     async fn until(&self, probe: &Probe, wanted: impl Fn(&Verdict) -> bool) -> Verdict {
         let wait = async {
             loop {
-                let verdict = self.probes.watch(&self.name, 1, probe);
+                let verdict = self.probes.watch(&self.name, 1, Millis(0), probe);
                 if wanted(&verdict) {
                     return verdict;
                 }
                 self.woken.notified().await;
             }
         };
-        let last = || self.probes.watch(&self.name, 1, probe);
+        let last = || self.probes.watch(&self.name, 1, Millis(0), probe);
         timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("the verdict stayed {:?}", last()))
     }
 
@@ -77,7 +77,7 @@ fn http(port: u16) -> Probe {
 fn shell(script: &str) -> Probe {
     let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
     let env = BTreeMap::from([("PATH".to_owned(), Secret::new("/usr/bin:/bin".to_owned()))]);
-    probe(Ask::Exec { program: "/bin/sh".into(), argv, dir: "/".into(), env })
+    probe(Ask::Exec { program: "/bin/sh".into(), argv, dir: "/".into(), env, confinement: Confinement::default() })
 }
 
 /// A server that answers each connection with these bytes and closes it. Ends with the returned handle.
@@ -259,7 +259,7 @@ fn a_dropped_probe_takes_its_command_with_it() {
         let dir = tempfile::tempdir().expect("a folder");
         let bench = Bench::new();
         let probe = Probe { timeout: Millis(60_000), ..hanging(dir.path()) };
-        assert_eq!(bench.probes.watch(&bench.name, 1, &probe), Verdict::Pending);
+        assert_eq!(bench.probes.watch(&bench.name, 1, Millis(0), &probe), Verdict::Pending);
         let pids = pids(dir.path()).await;
         bench.probes.drop_probe(&bench.name);
         until_gone(pids[0], true).await;
@@ -274,11 +274,34 @@ fn another_process_or_another_probe_starts_anew() {
         let bench = Bench::new();
         let good = shell("exit 0");
         bench.first(&good).await;
-        assert_eq!(bench.probes.watch(&bench.name, 1, &good), Verdict::Good);
-        assert_eq!(bench.probes.watch(&bench.name, 2, &good), Verdict::Pending);
+        assert_eq!(bench.probes.watch(&bench.name, 1, Millis(0), &good), Verdict::Good);
+        assert_eq!(bench.probes.watch(&bench.name, 2, Millis(0), &good), Verdict::Pending);
         bench.first(&good).await;
         let slower = Probe { period: Millis(11), ..good };
-        assert_eq!(bench.probes.watch(&bench.name, 1, &slower), Verdict::Pending);
+        assert_eq!(bench.probes.watch(&bench.name, 1, Millis(0), &slower), Verdict::Pending);
+    });
+}
+
+#[test]
+fn the_delay_and_the_patience_count_from_the_start_of_the_process() {
+    run(async {
+        let bench = Bench::new();
+        let late = Probe { delay: Millis(60_000), ..shell("exit 0") };
+        assert_eq!(bench.probes.watch(&bench.name, 1, Millis(60_000), &late), Verdict::Pending);
+        assert_eq!(bench.first(&late).await, Verdict::Good, "its delay was over when it was first looked at");
+        let name = Name::new("young").expect("a name");
+        bench.probes.watch(&name, 1, Millis(100), &late);
+        timeout(DEADLINE, bench.probes.settle(Millis(100))).await.expect("the time is over");
+        assert_eq!(bench.probes.watch(&name, 1, Millis(200), &late), Verdict::Pending);
+        bench.probes.drop_probe(&name);
+        // What has failed all its life is at its end for whoever comes later, too.
+        let starts = Probe { role: Role::Startup, ..shell("exit 1") };
+        for (pid, age, over) in [(2, Millis(59_000), false), (3, Millis(60_000), true)] {
+            bench.probes.watch(&bench.name, pid, age, &starts);
+            timeout(DEADLINE, bench.probes.settle(Millis(60_000))).await.expect("it answers");
+            assert_eq!(bench.probes.exhausted(&bench.name, Role::Startup), over, "{age}");
+            bench.probes.drop_probe(&bench.name);
+        }
     });
 }
 
@@ -290,12 +313,12 @@ fn settle_waits_for_one_answer_of_each_and_no_longer() {
             .await
             .expect("without probes there is nothing to wait for");
         let other = Name::new("other").expect("a name");
-        bench.probes.watch(&bench.name, 1, &shell("exit 0"));
-        bench.probes.watch(&other, 1, &shell("sleep 0.05; exit 1"));
+        bench.probes.watch(&bench.name, 1, Millis(0), &shell("exit 0"));
+        bench.probes.watch(&other, 1, Millis(0), &shell("sleep 0.05; exit 1"));
         timeout(DEADLINE, bench.probes.settle(Millis(60_000))).await.expect("both answer");
-        assert_eq!(bench.probes.watch(&bench.name, 1, &shell("exit 0")), Verdict::Good);
-        assert!(matches!(bench.probes.watch(&other, 1, &shell("sleep 0.05; exit 1")), Verdict::Bad(_)));
-        bench.probes.watch(&other, 1, &Probe { delay: Millis(60_000), ..shell("exit 0") });
+        assert_eq!(bench.probes.watch(&bench.name, 1, Millis(0), &shell("exit 0")), Verdict::Good);
+        assert!(matches!(bench.probes.watch(&other, 1, Millis(0), &shell("sleep 0.05; exit 1")), Verdict::Bad(_)));
+        bench.probes.watch(&other, 1, Millis(0), &Probe { delay: Millis(60_000), ..shell("exit 0") });
         timeout(DEADLINE, bench.probes.settle(Millis(20))).await.expect("the time is over");
     });
 }

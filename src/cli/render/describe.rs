@@ -85,6 +85,7 @@ fn process(line: &ResourceLine) -> Vec<String> {
         ("port", line.port.map(|port| port.to_string())),
         ("running for", line.uptime_ms.map(human::age)),
         ("restarts", line.restarts.map(|restarts| restarts.to_string())),
+        ("says", line.says.as_deref().map(|says| printable::line(says).into_owned())),
         ("last exit", line.last_exit.as_deref().map(|exit| printable::line(exit).into_owned())),
     ];
     let rows = known.into_iter().filter_map(|(name, value)| value.map(|value| [name.to_owned(), value]));

@@ -109,6 +109,7 @@ pub(crate) fn resource(name: &str, ready: ConditionStatus, phase: &str) -> Resou
         restarts: Some(3),
         uptime_ms: Some(312_000),
         last_exit: Some("exit code 1".to_owned()),
+        says: None,
         pause: None,
         next_run: None,
     }

@@ -220,7 +220,7 @@ impl Units {
             slot.hold = Hold::taken_over(unit.hold, way);
             slot.door = door.and_then(Door::taken_over);
             watch_way(&self.epoll, slot, (self.token)(Source::Way { slot: id }));
-            let reached = notify::reached(slot.launch.as_ref(), slot.state.process());
+            let user = notify::user(slot.launch.as_ref(), slot.state.process());
             if let Some((out, err)) = fifos {
                 let policy = &slot.state.policy;
                 slot.output = Some(Output::taken_over(&run, &logs, &unit.name, policy, [out, err], unit.unfinished));
@@ -229,7 +229,7 @@ impl Units {
             if let Some(socket) = socket {
                 self.watch_notices(
                     id,
-                    Notices::taken_over(socket, Address::of(&run, &self.state_id, &unit.name, reached)),
+                    Notices::taken_over(socket, Address::of(&run, &self.state_id, &unit.name, user)),
                 );
             }
             self.set_timer(id, unit.timer);

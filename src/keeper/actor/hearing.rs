@@ -18,7 +18,7 @@ impl Units {
             &self.folders.run,
             &self.state_id,
             &slot.name,
-            notify::reached(slot.launch.as_ref(), slot.state.process()),
+            notify::user(slot.launch.as_ref(), slot.state.process()),
         );
         if slot.notices.as_ref().is_some_and(|notices| *notices.address() == address) {
             return;

@@ -111,6 +111,7 @@ fn ask(role: Role, declared: &ProbeSpec, setting: &Setting<'_>, found: &Found, l
             argv: exec.command.clone(),
             dir: launch.dir.clone(),
             env: launch.env.clone(),
+            confinement: launch.confinement.clone(),
         })
     } else {
         None
@@ -138,16 +139,17 @@ pub fn notify(spec: &ServiceSpec) -> Option<Notify> {
     (ready || start.is_some() || watchdog.is_some()).then_some(Notify { start, watchdog })
 }
 
-/// What is known of the process that runs now. Asking for it starts the probes.
+/// What is known of the process that runs now, which has been up for `uptime`. Asking for it starts the probes.
 pub fn health(
     look: &Look<'_>,
     name: &Name,
     unit: Option<&Unit>,
+    uptime: Millis,
     inputs: Option<&Result<Inputs, Box<Problem>>>,
 ) -> Health {
     let running = unit.filter(|u| u.phase == Phase::Running).and_then(|u| Some((u, u.process.as_ref()?.pid)));
     match (running, inputs) {
-        (Some((unit, pid)), Some(Ok(inputs))) => asked(look, name, unit, pid, &inputs.probing),
+        (Some((unit, pid)), Some(Ok(inputs))) => asked(look, name, unit, (pid, uptime), &inputs.probing),
         // The inputs are broken: what runs was started with earlier ones, so its probe goes on unasked.
         (Some(_), _) => Health::unknown(),
         (None, _) => {
@@ -157,10 +159,10 @@ pub fn health(
     }
 }
 
-fn asked(look: &Look<'_>, name: &Name, unit: &Unit, pid: u32, probing: &Probing) -> Health {
+fn asked(look: &Look<'_>, name: &Name, unit: &Unit, (pid, age): (u32, Millis), probing: &Probing) -> Health {
     // What was ready has started, whoever asks now.
     let starting = match &probing.startup {
-        Some(Way::Ask(probe)) if !unit.ready => Some((look.probes().watch(name, pid, probe), probe.patience)),
+        Some(Way::Ask(probe)) if !unit.ready => Some((look.probes().watch(name, pid, age, probe), probe.patience)),
         Some(Way::Notify) if !unit.notified => Some((Verdict::Pending, Millis(0))),
         _ => None,
     };
@@ -178,12 +180,12 @@ fn asked(look: &Look<'_>, name: &Name, unit: &Unit, pid: u32, probing: &Probing)
         }
     }
     let verdict = match &probing.readiness {
-        Some(Way::Ask(probe)) => look.probes().watch(name, pid, probe),
+        Some(Way::Ask(probe)) => look.probes().watch(name, pid, age, probe),
         Some(Way::Notify) if !unit.notified => Verdict::Pending,
         Some(Way::Notify) | None => Verdict::Good,
     };
     let unwell = match &probing.liveness {
-        Some(Way::Ask(probe)) => match look.probes().watch(name, pid, probe) {
+        Some(Way::Ask(probe)) => match look.probes().watch(name, pid, age, probe) {
             Verdict::Bad(why) if look.probes().exhausted(name, Role::Liveness) => {
                 Some(format!("its liveness probe failed {} times: {why}", probe.failure_threshold))
             }

@@ -111,7 +111,8 @@ pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now:
         Ok(inputs) => rows(look, setting.name, inputs.row.as_ref()),
         Err(_) => (RowState::Fine, None),
     };
-    let mut health = health::health(look, setting.name, unit.as_ref(), Some(&inputs));
+    let uptime = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(Millis(0), |p| p.uptime(now));
+    let mut health = health::health(look, setting.name, unit.as_ref(), uptime, Some(&inputs));
     if inputs.is_err() && unit.as_ref().is_some_and(|u| u.phase == Phase::Running && (u.ready || !has_probe(setting))) {
         // It is not asked any more, because nobody knows how; what it said last stands for as long as it runs.
         health.verdict = Verdict::Good;
@@ -121,7 +122,6 @@ pub fn observe(look: &Look<'_>, document: &Document, setting: &Setting<'_>, now:
         // Its probe is a program that may need the secret; what it said last stands.
         health.verdict = Verdict::Good;
     }
-    let uptime = unit.as_ref().and_then(|u| u.process.as_ref()).map_or(Millis(0), |p| p.uptime(now));
     Observed::Present(State { unit, inputs: Some(inputs), holder, listens, row, old_row, health, uptime })
 }
 

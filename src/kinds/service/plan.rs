@@ -685,7 +685,7 @@ pub(super) fn standing(state: &State, unit: &Unit) -> Standing {
         standing.reason = Reason::NotReady;
         standing.message = why.clone();
         add_holder(state, &mut standing);
-        return add_status(standing, unit);
+        return standing;
     }
     let probed = matches!(&state.inputs, Some(Ok(inputs)) if inputs.probing.readiness.is_some());
     match &state.health.verdict {
@@ -710,14 +710,6 @@ pub(super) fn standing(state: &State, unit: &Unit) -> Standing {
             standing.message = format!("does not answer its readiness probe: {why}");
             add_holder(state, &mut standing);
         }
-    }
-    add_status(standing, unit)
-}
-
-/// What the module says of itself.
-fn add_status(mut standing: Standing, unit: &Unit) -> Standing {
-    if let Some(status) = &unit.status {
-        standing.message = format!("{} ({status})", standing.message);
     }
     standing
 }

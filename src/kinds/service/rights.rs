@@ -67,12 +67,17 @@ impl Asked<'_> {
                     groups.iter().enumerate().map(|(n, g)| self.group(g, &format!("/spec/supplementaryGroups/{n}")));
                 Some(numbered.collect::<Result<Vec<_>, _>>()?)
             }
-            // As after a login: the primary group is one of them.
-            None => account.as_ref().map(|account| {
-                let mut groups = account.groups.clone();
-                groups.extend(own.filter(|gid| !account.groups.contains(gid)));
-                groups
-            }),
+            None => match (&account, uid.or(gid)) {
+                // As after a login: the primary group is one of them.
+                (Some(account), _) => {
+                    let mut groups = account.groups.clone();
+                    groups.extend(own.filter(|gid| !account.groups.contains(gid)));
+                    Some(groups)
+                }
+                // It has none to take on, and must not keep ours.
+                (None, Some(_)) => Some(gid.into_iter().collect()),
+                (None, None) => None,
+            },
         };
         let Powers { uid: our_uid, gid: our_gid, .. } = self.powers;
         if our_uid != 0 {
