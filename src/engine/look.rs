@@ -281,7 +281,8 @@ impl Engine {
             let look = Look::new(&self.world, &looked.facts);
             for name in &looked.unanswered {
                 if let Some(Observed::Present(state)) = looked.seen.get_mut(name) {
-                    state.health = health::health(&look, name, state.unit.as_ref(), state.inputs.as_ref());
+                    state.health =
+                        health::health(&look, name, state.unit.as_ref(), state.uptime, state.inputs.as_ref());
                 }
             }
             looked.unanswered = unanswered(&looked.seen, mode);

@@ -377,6 +377,7 @@ fn invalid(looked: &Looked) -> Vec<ResourceLine> {
         restarts: None,
         uptime_ms: None,
         last_exit: None,
+        says: None,
         pause: None,
         next_run: None,
     };

@@ -17,7 +17,13 @@ pub enum Ask {
     /// A connection can be opened.
     Tcp { port: u16 },
     /// The command exits with 0. It runs with no more rights than the service itself.
-    Exec { program: PathBuf, argv: Vec<String>, dir: PathBuf, env: BTreeMap<String, Secret>, confinement: Confinement },
+    Exec {
+        program: PathBuf,
+        argv: Vec<String>,
+        dir: PathBuf,
+        env: BTreeMap<String, Secret>,
+        confinement: Box<Confinement>,
+    },
 }
 
 /// What a probe decides (the three of Kubernetes).

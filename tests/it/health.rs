@@ -88,6 +88,7 @@ fn a_module_that_speaks_for_itself_is_ready_when_it_says_so_and_stays_so_for_the
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a look that waits takes real time")]
 fn a_delay_is_over_once_for_a_process_whoever_looks() {
     let stage = stage();
     let exec = "  readiness: { exec: { command: [\"true\"] }, initialDelay: 6s }\n";

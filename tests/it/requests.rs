@@ -190,6 +190,7 @@ fn a_daemon_says_when_it_watches_and_when_a_mistake_is_mended() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a story in real time")]
 fn a_down_ends_in_time_while_the_ledger_cannot_be_written_and_goes_on_after_that() {
     let (stage, port, mut daemon) = stubborn("300ms");
     let ledger = rusqlite::Connection::open(stage.path(".trueup/ledger.db")).expect("the ledger");

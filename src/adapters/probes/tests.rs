@@ -77,7 +77,7 @@ fn http(port: u16) -> Probe {
 fn shell(script: &str) -> Probe {
     let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
     let env = BTreeMap::from([("PATH".to_owned(), Secret::new("/usr/bin:/bin".to_owned()))]);
-    probe(Ask::Exec { program: "/bin/sh".into(), argv, dir: "/".into(), env, confinement: Confinement::default() })
+    probe(Ask::Exec { program: "/bin/sh".into(), argv, dir: "/".into(), env, confinement: Box::default() })
 }
 
 /// A server that answers each connection with these bytes and closes it. Ends with the returned handle.

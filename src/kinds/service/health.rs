@@ -111,7 +111,7 @@ fn ask(role: Role, declared: &ProbeSpec, setting: &Setting<'_>, found: &Found, l
             argv: exec.command.clone(),
             dir: launch.dir.clone(),
             env: launch.env.clone(),
-            confinement: launch.confinement.clone(),
+            confinement: Box::new(launch.confinement.clone()),
         })
     } else {
         None

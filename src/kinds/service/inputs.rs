@@ -243,7 +243,7 @@ fn reload(setting: &Setting<'_>, found: &Found, launch: &Launch, key: &[u8; 32])
             argv: exec.command.clone(),
             dir: launch.dir.clone(),
             env: launch.env.clone(),
-            confinement: launch.confinement.clone(),
+            confinement: Box::new(launch.confinement.clone()),
         }),
         (None, None) => return None,
     };

@@ -77,7 +77,7 @@ pub(super) fn run(view: &View<'_>, state: &State, inputs: &Inputs, turn: &Turn<'
         }
         None if (known.is_none() || view.changed) && intent.steps.is_empty() => {
             let ahead = past.filter(|past| is_ahead(past, turn.now));
-            let detail = ahead.map_or_else(|| "nothing runs before its time".to_owned(), |past| begins_anew(past));
+            let detail = ahead.map_or_else(|| "nothing runs before its time".to_owned(), begins_anew);
             intent.steps.push(step(Action::Accept, Reason::Changed, Cause::Intent, detail, "/spec/schedule"));
         }
         None => {}
