@@ -5,6 +5,7 @@
 //! that the program runs, a text says why it never did. Pid, start time, group, output and mark are the program's own from the
 //! beginning.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
@@ -57,6 +58,16 @@ impl Message {
         }
         Ok(line)
     }
+}
+
+/// What the dynamic loader reads of an environment (ld.so(8)) is for the program, and not for this binary, which may still have the
+/// keeper's rights: such a variable comes under another name.
+const HELD: &str = "TRUEUP_HELD_";
+
+/// The name under which a variable of the program is given to this binary.
+pub fn held(name: &str) -> Cow<'_, str> {
+    let read_by_loader = name.starts_with("LD_") || name == "GLIBC_TUNABLES";
+    if read_by_loader { Cow::Owned(format!("{HELD}{name}")) } else { Cow::Borrowed(name) }
 }
 
 /// Becomes the program named by the words. Returns only if that failed, with the exit code to end with.
@@ -125,6 +136,11 @@ fn become_program(message: &Message, words: &[OsString]) -> String {
     // Made now: a tight memory limit must not meet more than it has to.
     let mut command = Command::new(program);
     command.arg0(first).args(rest);
+    for (name, value) in std::env::vars_os() {
+        if let Some(own) = name.to_str().and_then(|name| name.strip_prefix(HELD)) {
+            command.env_remove(&name).env(own, value);
+        }
+    }
     if message.sockets > 0 {
         // sd_listen_fds(3): the number, whose they are, and their names.
         command.env("LISTEN_FDS", message.sockets.to_string());
@@ -217,6 +233,12 @@ pub fn resource(limit: Rlimit) -> Resource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_loader_reads_is_not_for_this_binary() {
+        assert_eq!(held("LD_PRELOAD"), "TRUEUP_HELD_LD_PRELOAD");
+        assert_eq!((held("PATH"), held("LDAP")), ("PATH".into(), "LDAP".into()));
+    }
 
     #[test]
     fn a_message_of_an_older_keeper_is_read() {

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::becoming::{self, Message};
 use super::spawn::{OURSELVES, Way, tell};
+pub use super::becoming::held;
 use crate::ports::keeper::Confinement;
 
 /// How becoming the program goes.

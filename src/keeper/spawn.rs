@@ -1,6 +1,7 @@
 //! Starting a process: its own group, its own environment, its output into the FIFOs. A program with rights or limits of its own
 //! is started by way of [`super::becoming`].
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
@@ -154,7 +155,9 @@ pub(super) fn spawn(
         }
     };
     command.env_clear();
-    command.envs(launch.env.iter().map(|(name, value)| (name, value.reveal()))).env(MARK, mark);
+    let name = |name| if message.is_some() { becoming::held(name) } else { Cow::Borrowed(name) };
+    let env = launch.env.iter().map(|(key, value)| (name(key.as_str()).into_owned(), value.reveal()));
+    command.envs(env).env(MARK, mark);
     if let Some((socket, notify)) = notify {
         command.env("NOTIFY_SOCKET", socket);
         if let Some(watchdog) = notify.watchdog {

@@ -419,3 +419,20 @@ fn by_hand_the_way_into_a_program_says_what_it_is() {
     let answer = stage().run(&["become", "/bin/true", "true"]).code(64);
     assert!(answer.err.contains("started by the keeper"), "{}", answer.err);
 }
+
+#[test]
+fn what_the_loader_reads_reaches_the_program_and_not_the_binary_that_becomes_it() {
+    let stage = Stage::new();
+    stage.hub();
+    let out = stage.path("seen");
+    let script = format!("env > {0}.new; mv {0}.new {0}; exec sleep 1000", out.display());
+    let more = "  env: { LD_PRELOAD: /nonexistent/evil.so, LD_LIBRARY_PATH: /nonexistent }\n  resources: { umask: \"022\" }\n";
+    stage.write("web.yaml", &shell("web", &script, more));
+    stage.once(&[]).code(0);
+    wait_until("the program to tell", || out.exists());
+    let env = std::fs::read_to_string(&out).expect("read");
+    assert!(env.contains("LD_PRELOAD=/nonexistent/evil.so\n") && !env.contains("TRUEUP_HELD_"), "{env}");
+    // The loader complains for every program that it loads with it: once for sh, and not for trueup.
+    let log = stage.run(&["logs", "web"]).out;
+    assert!(!log.contains("trueup"), "{log}");
+}

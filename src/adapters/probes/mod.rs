@@ -1,6 +1,7 @@
 //! Probes, one tokio task each. They run on the engine's thread (`spawn_local`: a `LocalSet` or a
 //! `LocalRuntime`), so looking at a verdict is reading a cell.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -288,9 +289,10 @@ async fn exec(
     env: &BTreeMap<String, Secret>,
     at_most: Duration,
 ) -> Result<(), String> {
+    let name = |name| if confined.is_some() { confined::held(name) } else { Cow::Borrowed(name) };
     command
         .env_clear()
-        .envs(env.iter().map(|(name, value)| (name, value.reveal())))
+        .envs(env.iter().map(|(key, value)| (name(key.as_str()).into_owned(), value.reveal())))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
