@@ -4,9 +4,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+pub use super::becoming::held;
 use super::becoming::{self, Message};
 use super::spawn::{OURSELVES, Way, tell};
-pub use super::becoming::held;
 use crate::ports::keeper::Confinement;
 
 /// How becoming the program goes.

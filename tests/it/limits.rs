@@ -426,7 +426,8 @@ fn what_the_loader_reads_reaches_the_program_and_not_the_binary_that_becomes_it(
     stage.hub();
     let out = stage.path("seen");
     let script = format!("env > {0}.new; mv {0}.new {0}; exec sleep 1000", out.display());
-    let more = "  env: { LD_PRELOAD: /nonexistent/evil.so, LD_LIBRARY_PATH: /nonexistent }\n  resources: { umask: \"022\" }\n";
+    let more =
+        "  env: { LD_PRELOAD: /nonexistent/evil.so, LD_LIBRARY_PATH: /nonexistent }\n  resources: { umask: \"022\" }\n";
     stage.write("web.yaml", &shell("web", &script, more));
     stage.once(&[]).code(0);
     wait_until("the program to tell", || out.exists());
