@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -94,6 +95,12 @@ async fn talk(stream: UnixStream, to: &UnboundedSender<Client>, ringer: &Ringer)
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read.take(REQUEST_LIMIT)).lines();
     let Some(line) = lines.next_line().await? else { return Ok(()) };
+    // Who gave up while we could not listen shall not have it done now. Both arms lose nothing: a client says one line.
+    tokio::select! {
+        biased;
+        _ = lines.next_line() => return Ok(()),
+        () = tokio::task::yield_now() => {}
+    }
     let (reply, mut replies) = unbounded_channel();
     match serde_json::from_str::<Verb>(&line) {
         Ok(verb) => {
@@ -134,6 +141,15 @@ pub(super) async fn connect(state: &Path) -> Option<UnixStream> {
     UnixStream::connect(&door.path).await.ok()
 }
 
+/// A daemon that waits for the ledger or the keeper is slow for some seconds; one that says nothing for longer than this beyond its
+/// time hangs.
+const HANGING: Duration = Duration::from_secs(10);
+
+fn hangs() -> Failure {
+    Failure::new(Exit::TimedOut, "the daemon does not answer")
+        .hint("it hangs, or was stopped (SIGSTOP); its modules run on, and what was asked of it is dropped")
+}
+
 /// Asks the daemon and passes on what it says.
 pub(super) async fn ask(
     stream: UnixStream,
@@ -147,11 +163,15 @@ pub(super) async fn ask(
     text.push(b'\n');
     write.write_all(&text).await.map_err(broken)?;
     let mut lines = BufReader::new(read).lines();
+    // It ends by itself when its time is over; this is for a daemon that does not go round at all.
+    let too_late = tokio::time::sleep(Duration::from(verb.timeout()).saturating_add(HANGING));
+    tokio::pin!(too_late);
     loop {
         // Cancel-safe: `next_line` keeps what it has read, and after a cancel nothing more is read.
         let line = tokio::select! {
             line = lines.next_line() => line.map_err(broken)?,
             _ = cancel.wait() => return Ok(Outcome { ended: Ended::Cancelled, ..Outcome::default() }),
+            () = &mut too_late => return Err(hangs()),
         };
         let Some(line) = line else {
             return Err(Failure::new(Exit::Error, "the daemon ended before it was done")

@@ -172,6 +172,8 @@ fn exit_codes_may_mean_success_or_the_end_of_trying() {
     assert!(stage.is_ready("after") && stage.is_ready("fine"));
     let lost = stage.get("lost");
     assert_eq!((lost["restarts"].as_u64(), lost["lastExit"].as_str()), (Some(0), Some("exit code 78")));
+    let why = stage.condition("lost", "Ready").expect("a condition")["message"].to_string();
+    assert!(why.contains("fatalCodes"), "{why}");
 }
 
 /// One request on a connection of its own. An error says at which step.

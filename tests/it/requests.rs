@@ -203,3 +203,20 @@ fn a_down_ends_in_time_while_the_ledger_cannot_be_written_and_goes_on_after_that
     wait_until("the daemon to end", || daemon.0.try_wait().expect("its status").is_some());
     assert!(!listens(port));
 }
+
+#[test]
+fn a_daemon_that_hangs_is_not_waited_for_for_ever_and_does_not_do_later_what_was_given_up() {
+    let stage = Stage::new();
+    stage.hub();
+    stage.mailbox("one", free_port(), "");
+    let daemon = stage.daemon();
+    wait_until("it to be ready", || stage.is_ready("one"));
+    let pid = stage.pid("one");
+    kill(u64::from(daemon.0.id()), "STOP");
+    let late = stage.run(&["restart", "one", "--timeout", "1s"]).code(6);
+    assert!(late.err.contains("does not answer"), "{}", late.err);
+    kill(u64::from(daemon.0.id()), "CONT");
+    stage.run(&["reconcile", "--once"]).code(0);
+    assert_eq!(stage.pid("one"), pid, "what was given up is not done later");
+    drop(daemon);
+}

@@ -470,7 +470,10 @@ fn has_ended(unit: &Unit) -> Intent {
         Some(exit) => format!("ended with {exit}"),
         None => "ended".to_owned(),
     };
-    let message = format!("{how}, and its restart policy says not to run it again");
+    let final_code = unit.last_exit.as_ref().is_some_and(|exit| unit.policy.restart.gave_up(exit));
+    let why =
+        if final_code { "it calls that final (fatalCodes)" } else { "its restart policy says not to run it again" };
+    let message = format!("{how}, and {why}");
     Intent::rest(Standing::down(Reason::Failed, message).doomed())
 }
 
