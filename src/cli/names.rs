@@ -7,7 +7,9 @@ use clap::Parser;
 use clap_complete::CompletionCandidate;
 use serde::Deserialize;
 
+use super::engine::Control;
 use super::exit::Failure;
+use super::{Desk, unless_cancelled};
 use crate::model::condition::Reason;
 use crate::model::exit::Exit;
 use crate::model::id::{BadResourceId, KindName, Name, ResourceId};
@@ -108,11 +110,30 @@ pub fn one(all: &[ResourceLine], target: &Target) -> Result<ResourceId, Failure>
     }
 }
 
+/// The services that were named, each once, if all of them are there: a name that is not is better told before anything is stopped.
+///
+/// # Errors
+/// What is wrong with the first bad name.
+pub(super) async fn services(targets: &[Target], control: &dyn Control, desk: Desk<'_>) -> Result<Vec<Name>, Failure> {
+    let mut wanted = Vec::new();
+    for target in targets {
+        let name = target.service()?;
+        if !wanted.contains(&name) {
+            wanted.push(name);
+        }
+    }
+    let all = unless_cancelled(desk.cancel, control.get()).await?.resources;
+    for name in &wanted {
+        runnable(&all, name)?;
+    }
+    Ok(wanted)
+}
+
 /// Whether there is a service of this name that can be stopped and started.
 ///
 /// # Errors
 /// When there is none, or only a broken manifest of it.
-pub fn runnable(all: &[ResourceLine], name: &Name) -> Result<(), Failure> {
+fn runnable(all: &[ResourceLine], name: &Name) -> Result<(), Failure> {
     let id = ResourceId::service(name);
     if !all.iter().any(|line| id_of(line) == id)
         && let Some(other) = all.iter().find(|line| line.name == *name)

@@ -5,7 +5,7 @@ use super::exit::Failure;
 use super::names::{self, Target};
 use super::pass::{self, OnCancel};
 use super::render::screen::Screen;
-use super::{Desk, args, unless_cancelled};
+use super::{Desk, args};
 use crate::model::exit::Exit;
 use crate::model::overriding::{Against, OverrideRequest};
 use crate::model::unit::Millis;
@@ -50,18 +50,7 @@ async fn ask(
         let failure = Failure::new(Exit::Usage, format!("--for cannot be {span}: it is from {SHORTEST} to {LONGEST}"));
         return Err(failure.hint("for longer, write `suspend: true` into its file, where others see it"));
     }
-    let mut wanted = Vec::new();
-    for target in targets {
-        let name = target.service()?;
-        if !wanted.contains(&name) {
-            wanted.push(name);
-        }
-    }
-    // A name that is not there is better told before anything is stopped.
-    let all = unless_cancelled(desk.cancel, control.get()).await?.resources;
-    for name in &wanted {
-        names::runnable(&all, name)?;
-    }
+    let wanted = names::services(targets, control, desk).await?;
     let request = OverrideRequest { names: wanted, wish, span, reason };
     let work = async |sink: &mut Sink<'_>| control.override_services(&request, timeout, desk.cancel, sink).await;
     pass::run(desk, screen, OnCancel::Tell, false, work).await
