@@ -30,3 +30,5 @@ pub mod keeper;
 pub mod plan;
 /// Ports made pretend; only tests use them.
 pub mod sim;
+/// Blobs: put, read, move, verify, sweep; with threads of its own.
+pub mod storage;

@@ -1,6 +1,7 @@
 //! The ports made real. Nothing here knows a kind, a plan or a document; it only does what a port promises.
 
 /// The system's clocks and its source of chance.
+pub mod blobs;
 pub mod clock;
 /// The only door to the process environment.
 pub mod environment;

@@ -1,6 +1,7 @@
 //! Nouns everyone may use: ids, units, time, problems, observations, conditions, events, secrets.
 //! This room knows nothing of ours and never waits for anything.
 
+pub mod blob;
 pub mod condition;
 pub mod digest;
 pub mod event;

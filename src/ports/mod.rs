@@ -1,6 +1,7 @@
 //! What we ask of the outside world, as traits, and [`World`], the bundle of them. Adapters make them real, `sim` makes
 //! them pretend. A port has few verbs, and each says in its comment what a second call with the same input does.
 
+pub mod blobs;
 pub mod clock;
 pub mod files;
 pub mod keeper;
@@ -9,6 +10,7 @@ pub mod probes;
 pub mod registry;
 pub mod secrets;
 pub mod sockets;
+pub mod storage;
 pub mod store;
 pub mod world;
 

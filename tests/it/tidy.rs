@@ -15,17 +15,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plan", &["model", "document", "kinds", "desired", "ports", "plan"]),
     ("engine", &["model", "document", "ports", "kinds", "desired", "plan", "engine"]),
     ("keeper", &["model", "ports", "keeper"]),
+    ("storage", &["model", "ports", "storage"]),
     ("adapters", &["model", "ports", "keeper", "adapters"]),
     ("demo", &["model", "adapters", "demo"]),
     ("cli", &["model", "document", "desired", "kinds", "cli"]),
     (
         "daemon",
         &[
-            "model", "document", "ports", "kinds", "desired", "plan", "engine", "keeper", "adapters", "demo", "cli",
-            "daemon",
+            "model", "document", "ports", "kinds", "desired", "plan", "engine", "keeper", "storage", "adapters",
+            "demo", "cli", "daemon",
         ],
     ),
-    ("sim", &["model", "ports", "keeper", "engine", "sim"]),
+    ("sim", &["model", "ports", "keeper", "storage", "engine", "sim"]),
     ("main.rs", &["cli", "daemon"]),
 ];
 

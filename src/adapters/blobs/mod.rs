@@ -1,0 +1,1 @@
+//! Blobs made real: the backends, the index, the locks.
