@@ -1,3 +1,4 @@
 //! Blobs made real: the backends, the index, the locks.
 
 pub mod index;
+pub mod latches;
