@@ -1,1 +1,5 @@
 //! Blobs made real: the backends, the index, the locks.
+
+mod body;
+/// A folder.
+pub mod fs;
