@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use trueup::adapters::blobs::fs::Fs;
+use trueup::adapters::blobs::sqlite::Sqlite;
 use trueup::model::blob::Sha256;
 use trueup::ports::blobs::{Backend, BackendError, Object, Placed, Put};
 use trueup::storage::body::Checked;
@@ -271,4 +272,14 @@ fn a_folder_keeps_the_contract() {
     assert_eq!(reopened.owner().as_ref().map(Option::as_deref), Ok(Some("x")));
     assert_eq!(read(&reopened, &Sha256::of(&bytes(1, 64 << 10)), None), Ok(bytes(1, 64 << 10)));
     assert_eq!(std::fs::read_dir(path.join("tmp")).expect("tmp").count(), 0, "nothing temporary is left");
+}
+
+#[test]
+fn a_database_keeps_the_contract() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("deep/er/blobs.db");
+    contract(&Sqlite::open(&path).expect("made"), true);
+    let reopened = Sqlite::open(&path).expect("opened");
+    assert_eq!(reopened.owner().as_ref().map(Option::as_deref), Ok(Some("x")));
+    assert_eq!(read(&reopened, &Sha256::of(&bytes(1, 64 << 10)), None), Ok(bytes(1, 64 << 10)));
 }

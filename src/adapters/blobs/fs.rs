@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 
 use super::body::{Body, PIECE};
+use super::staging::Staging;
 use crate::adapters::clock::SystemClock;
 use crate::model::blob::Sha256;
 use crate::ports::blobs::{Backend, BackendError, Object, Placed, Put};
@@ -42,45 +43,21 @@ pub struct Fs {
     folder: File,
     syncs_as_a_whole: bool,
     counter: AtomicU64,
-    book: Mutex<Book>,
-    turn_over: Condvar,
+    staging: Staging<Temporary>,
     /// How often `syncfs` failed. The kernel says so once; what was written before it by anybody cannot be relied on.
     failures: Mutex<u64>,
 }
 
-#[derive(Default)]
-struct Book {
-    /// Complete, and not settled; several threads may have put the same object.
-    staged: BTreeMap<Sha256, Vec<Temporary>>,
-    /// Whoever settles one of these waits: it must not answer before the object is durable.
-    settling: BTreeSet<Sha256>,
-}
-
+/// A complete file in [`TEMPORARY`].
 struct Temporary {
     path: PathBuf,
     /// [`Fs::failures`] when it was begun.
     failures: u64,
 }
 
-/// The right to settle some names; nobody else settles them meanwhile.
-struct Turn<'a> {
-    of: &'a Fs,
-    names: &'a BTreeSet<Sha256>,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut book = self.of.book();
-        for name in self.names {
-            book.settling.remove(name);
-        }
-        self.of.turn_over.notify_all();
-    }
-}
-
 impl Drop for Fs {
     fn drop(&mut self) {
-        discard(std::mem::take(&mut self.book().staged).into_values().flatten());
+        discard(self.staging.take_all());
     }
 }
 
@@ -94,21 +71,15 @@ impl Fs {
         make_durably(&root.join(TEMPORARY))?;
         let folder = File::open(&root).map_err(|error| explain(&root, &error))?;
         let kind = rustix::fs::fstatfs(&folder).map_err(|error| explain(&root, &error.into()))?;
-        #[allow(clippy::cast_sign_loss, clippy::useless_conversion, reason = "the type differs by platform")]
-        let magic = kind.f_type as u64;
+        let magic = u64::try_from(kind.f_type).unwrap_or_default();
         Ok(Self {
             root,
             folder,
             syncs_as_a_whole: SYNCS_AS_A_WHOLE.contains(&magic),
             counter: AtomicU64::new(0),
-            book: Mutex::default(),
-            turn_over: Condvar::new(),
+            staging: Staging::default(),
             failures: Mutex::new(0),
         })
-    }
-
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failures(&self) -> MutexGuard<'_, u64> {
@@ -172,17 +143,6 @@ impl Fs {
                 count => file.write_all(&buffer[..count]).map_err(failed)?,
             }
         }
-    }
-
-    /// Waits for its turn, and takes what was staged under these names out of the book.
-    fn take<'a>(&'a self, names: &'a BTreeSet<Sha256>) -> (Turn<'a>, BTreeMap<Sha256, Vec<Temporary>>) {
-        let mut book = self.book();
-        while names.iter().any(|name| book.settling.contains(name)) {
-            book = self.turn_over.wait(book).unwrap_or_else(PoisonError::into_inner);
-        }
-        book.settling.extend(names);
-        let staged = names.iter().filter_map(|name| book.staged.remove_entry(name)).collect();
-        (Turn { of: self, names }, staged)
     }
 
     /// Data first, then names: a name never leads to bytes that a loss of power could take.
@@ -274,8 +234,7 @@ impl Fs {
 
 impl Backend for Fs {
     fn put(&self, object: &Object, body: &mut dyn Read, how: Put) -> Result<Placed, BackendError> {
-        if how == Put::IfAbsent && (self.book().staged.contains_key(&object.name) || self.find(&object.name)?.is_some())
-        {
+        if how == Put::IfAbsent && (self.staging.has(&object.name) || self.find(&object.name)?.is_some()) {
             return Ok(Placed::Present);
         }
         let temporary = Temporary { path: self.temporary(&object.name.to_string()), failures: *self.failures() };
@@ -283,7 +242,7 @@ impl Backend for Fs {
             discard([temporary]);
             return Err(error);
         }
-        self.book().staged.entry(object.name).or_default().push(temporary);
+        self.staging.add(object.name, temporary);
         Ok(Placed::Stored)
     }
 
@@ -292,7 +251,7 @@ impl Backend for Fs {
         if names.is_empty() {
             return Ok(());
         }
-        let (_turn, staged) = self.take(&names);
+        let (_turn, staged) = self.staging.take(&names);
         let mut newest = BTreeMap::new();
         for (name, mut temporaries) in staged {
             newest.extend(temporaries.pop().map(|last| (name, last)));
@@ -381,7 +340,7 @@ impl Backend for Fs {
                     age > LEFTOVER_AT_LAST || age > LEFTOVER_AFTER && !is_alive(pid)
                 }
             };
-            if leftover && !self.is_staged(&entry.path()) {
+            if leftover && !self.staging.may_have(|temporary| temporary.path == entry.path()) {
                 match fs::remove_file(entry.path()) {
                     Err(error) if is_absent(&error) => {}
                     removed => removed.map_err(failed)?,
@@ -420,14 +379,6 @@ impl Backend for Fs {
     }
 }
 
-impl Fs {
-    fn is_staged(&self, path: &Path) -> bool {
-        let book = self.book();
-        // Those of a settle under way are out of the book, and will be gone or renamed at its end.
-        !book.settling.is_empty() || book.staged.values().flatten().any(|temporary| temporary.path == path)
-    }
-}
-
 /// Reads a file, and names it when that fails.
 struct Reader {
     file: io::Take<File>,
@@ -459,7 +410,7 @@ fn make_folder(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes a folder and those above it, each for good.
-fn make_durably(path: &Path) -> Result<(), BackendError> {
+pub(super) fn make_durably(path: &Path) -> Result<(), BackendError> {
     if path.is_dir() {
         return Ok(());
     }
@@ -498,7 +449,8 @@ fn age(modified: std::time::SystemTime) -> Duration {
     Duration::from_millis(now).saturating_sub(then)
 }
 
-fn explain(path: &Path, error: &io::Error) -> BackendError {
+/// What the system's words mean for this path.
+pub(super) fn explain(path: &Path, error: &io::Error) -> BackendError {
     let shown = path.display();
     match error.kind() {
         ErrorKind::StorageFull => BackendError::Full(format!("no room is left on the disk of {shown}")),

@@ -3,3 +3,6 @@
 mod body;
 /// A folder.
 pub mod fs;
+/// An SQLite database.
+pub mod sqlite;
+mod staging;
