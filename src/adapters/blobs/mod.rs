@@ -1,1 +1,3 @@
 //! Blobs made real: the backends, the index, the locks.
+
+pub mod index;
