@@ -14,6 +14,7 @@ mod health;
 mod hostile;
 mod hours;
 mod hours_sim;
+mod intent_sim;
 mod keeper;
 mod limits;
 mod manifests;
