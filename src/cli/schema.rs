@@ -7,9 +7,11 @@ use super::exit::Failure;
 use super::render::screen::Screen;
 use super::render::show::yaml;
 use crate::cli::args::Format;
+use crate::kinds::backend::spec::StorageBackendSpec;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::schema;
 use crate::kinds::service::spec::ServiceSpec;
+use crate::kinds::storage::spec::StorageSpec;
 use crate::model::exit::Exit;
 use crate::model::id::KindName;
 
@@ -31,6 +33,8 @@ pub fn kind_schema(kind: KindName) -> Value {
     let schema = match kind {
         KindName::Hub => schemars::schema_for!(HubSpec),
         KindName::Service => schemars::schema_for!(ServiceSpec),
+        KindName::Storage => schemars::schema_for!(StorageSpec),
+        KindName::StorageBackend => schemars::schema_for!(StorageBackendSpec),
     };
     schema.to_value()
 }

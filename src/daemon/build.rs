@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::bell::Ringer;
+use super::storage::LazyStorage;
 use crate::adapters::clock::{SystemClock, SystemDice};
 use crate::adapters::environment::{self, Environment};
 use crate::adapters::files::TreeFiles;
@@ -81,6 +82,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         secrets: Rc::new(ProcessSecrets::new(environment, clock, SECRET_TTL)),
         probes: Rc::new(TokioProbes::new(Rc::new(move || wake.ring()))),
         store,
+        storage: Rc::new(LazyStorage::new(&place.state, access)),
     };
     Ok(Built { engine: Engine::new(world), keeper, _watch: watch })
 }

@@ -390,7 +390,7 @@ fn known(report: &mut Report) -> Vec<ResourceLine> {
 fn service(report: &Report, id: &ResourceId) -> Option<std::sync::Arc<crate::kinds::service::spec::ServiceSpec>> {
     match Spec::read(report.documents.get(id)?, &mut Vec::new())? {
         Spec::Service(spec) => Some(spec),
-        Spec::Hub(_) => None,
+        _ => None,
     }
 }
 

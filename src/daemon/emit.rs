@@ -12,7 +12,7 @@ use crate::engine::run::Watcher;
 use crate::engine::{Mode, Verdict, report};
 use crate::model::exit::Exit;
 use crate::model::output::{
-    About, ErrorLine, Line, NoteLine, NoticeLine, ProblemLine, StepLine, Summary, WaitLine, Waiting,
+    About, ErrorLine, Line, NoteLine, NoticeLine, ProblemLine, ProgressLine, StepLine, Summary, WaitLine, Waiting,
 };
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
@@ -32,6 +32,7 @@ pub(super) struct Shown {
     busy: Option<String>,
     refusal: Option<plan::Refusal>,
     notes: Vec<NoteLine>,
+    progress: Option<ProgressLine>,
 }
 
 impl<'s> Emitter<'s> {
@@ -117,6 +118,10 @@ impl Shown {
             sink(Line::Waiting(Waiting { waits: waits.clone() }));
         }
         self.waits = waits;
+        if let Some(progress) = report.progress.as_ref().filter(|progress| self.progress.as_ref() != Some(progress)) {
+            sink(Line::Progress(progress.clone()));
+        }
+        self.progress.clone_from(&report.progress);
     }
 }
 

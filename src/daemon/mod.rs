@@ -7,6 +7,7 @@ mod emit;
 mod pulse;
 mod serve;
 mod socket;
+mod storage;
 mod tree;
 mod verbs;
 

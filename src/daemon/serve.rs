@@ -14,7 +14,7 @@ use super::pulse::Pulse;
 use super::verbs::{Reply, Verb};
 use crate::cli::engine::Outcome;
 use crate::engine::report::Report;
-use crate::engine::run::{Bell, Rang, Totals};
+use crate::engine::run::{Bell, Patience, Rang, Totals, glance_every};
 use crate::engine::{Engine, EngineError, Mode, Verdict};
 use crate::model::id::Name;
 use crate::model::output::Line;
@@ -41,7 +41,7 @@ pub(super) struct Client {
 
 struct Waiting {
     client: Client,
-    begun: Tick,
+    patience: Patience,
     totals: Totals,
     shown: Shown,
 }
@@ -98,7 +98,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
                 continue;
             }
             let begun = clock.now();
-            waiting.push(Waiting { client, begun, totals: Totals::from(begun), shown: Shown::default() });
+            waiting.push(Waiting { client, patience: Patience::new(begun), totals: Totals::from(begun), shown: Shown::default() });
         }
         let (gone, here) = waiting.into_iter().partition(|w: &Waiting| w.client.reply.is_closed());
         waiting = here;
@@ -172,6 +172,8 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         }
         let interval = report.interval.unwrap_or(Millis::secs(600)).max(SHORTEST_INTERVAL);
         let pause = report.next.unwrap_or(interval);
+        let watched = report.progress.is_some() && !waiting.is_empty();
+        let pause = if watched { pause.min(glance_every(Millis(ms))) } else { pause };
         let pause = waiting.iter().map(|w| left(w, clock.now())).fold(pause, Millis::min);
         // Asked even when there is no time to wait: a chain of steps must not hide a request to end.
         let rang = pause_until(&mut pulse, bell, pause, report.wake, &*clock).await;
@@ -225,7 +227,7 @@ fn mode(waiting: &[Waiting], own: Option<usize>) -> Mode {
 }
 
 fn left(waiting: &Waiting, now: Tick) -> Millis {
-    Millis(waiting.client.verb.timeout().0.saturating_sub((now - waiting.begun).0))
+    waiting.patience.left(waiting.client.verb.timeout(), now)
 }
 
 /// What clients that are gone asked for is asked for no more, unless somebody else asks for it too.
@@ -266,6 +268,7 @@ fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec
     let (mut gone, mut here) = (Vec::new(), Vec::new());
     for mut w in waiting {
         w.totals.add(report);
+        w.patience.saw(report, now);
         let reply = w.client.reply.clone();
         let only = w.client.verb.only();
         let own = if only.is_empty() { report } else { &report.of(only) };

@@ -6,12 +6,14 @@ use super::link::{Candidate, Candidates, Version};
 use super::order::{self, Edges};
 use crate::document::near::{listed, nearest};
 use crate::kinds::Spec;
+use crate::kinds::backend::inputs::{place as place_of, where_is};
 use crate::kinds::hub::check::listen_port;
 use crate::kinds::service::check::{effective_port, effective_registration, effective_routes, mount};
 use crate::kinds::service::spec::{DependencyCondition, Port, RestartPolicy, ServiceSpec};
 use crate::model::id::{KindName, ResourceId};
 use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
+use crate::ports::blobs::Location;
 
 /// A mistake of the graph, and whose new versions cannot be used because of it.
 pub(super) struct Finding {
@@ -47,6 +49,7 @@ fn service<'a>(part: &Part<'a>) -> Option<&'a ServiceSpec> {
 fn references(parts: &[Part<'_>], candidates: &Candidates<'_>, problems: &[Problem], findings: &mut Vec<Finding>) {
     let by_id: BTreeMap<&ResourceId, &Part<'_>> = parts.iter().map(|part| (part.id, part)).collect();
     for part in parts.iter().filter(|part| part.candidate.is_fresh()) {
+        active_backend(part, candidates, &by_id, problems, findings);
         let Some(spec) = service(part) else { continue };
         for (index, dependency) in spec.depends_on.iter().enumerate() {
             let pointer = format!("/spec/dependsOn/{index}/service");
@@ -86,6 +89,24 @@ fn references(parts: &[Part<'_>], candidates: &Candidates<'_>, problems: &[Probl
     }
 }
 
+/// The backend that a Storage names.
+fn active_backend(
+    part: &Part<'_>,
+    candidates: &Candidates<'_>,
+    by_id: &BTreeMap<&ResourceId, &Part<'_>>,
+    problems: &[Problem],
+    findings: &mut Vec<Finding>,
+) {
+    let Some(spec) = part.version.spec.as_storage() else { return };
+    let target = ResourceId::new(KindName::StorageBackend, spec.active_backend.clone());
+    let known = candidates.get(&target).is_some_and(|other| other.declared)
+        || by_id.get(&target).is_some_and(|other| other.candidate.kept.is_some() && !other.candidate.declared);
+    if !known {
+        let problem = dangling(part, "/spec/activeBackend", &target, candidates, problems);
+        findings.push(Finding { problem, involved: vec![part.id.clone()] });
+    }
+}
+
 fn dangling(
     part: &Part<'_>,
     pointer: &str,
@@ -96,9 +117,8 @@ fn dangling(
     let at = part.version.document.value_at(pointer);
     let problem =
         Problem::error(Code::BadReference, at, format!("{} depends on {target}, which no manifest declares", part.id));
-    let services =
-        candidates.iter().filter(|(id, other)| id.kind == KindName::Service && other.declared && *id != part.id);
-    let names: Vec<&str> = services.map(|(id, _)| id.name.as_str()).collect();
+    let others = candidates.iter().filter(|(id, other)| id.kind == target.kind && other.declared && *id != part.id);
+    let names: Vec<&str> = others.map(|(id, _)| id.name.as_str()).collect();
     if let Some(near) = nearest(target.name.as_str(), names.iter().copied()) {
         return problem.hint(format!("did you mean `{near}`?"));
     }
@@ -108,8 +128,9 @@ fn dangling(
         return problem.hint("a manifest with errors may be the one that declares it: repair that first");
     }
     match names.is_empty() {
-        true => problem.hint("there is no other Service"),
-        false => problem.hint(format!("the Services are {}", listed(names, "and", 12))),
+        true if target.kind == KindName::Service => problem.hint("there is no other Service"),
+        true => problem.hint(format!("there is no {}", target.kind)),
+        false => problem.hint(format!("the {}s are {}", target.kind, listed(names, "and", 12))),
     }
 }
 
@@ -162,6 +183,7 @@ enum Wish {
     Port(u16),
     Route(String),
     Registration(String),
+    Place(String),
 }
 
 /// Somebody who wants it, and where it says so. Finding the place costs parsing, so it waits until somebody asks.
@@ -187,6 +209,17 @@ fn wishes_of(version: &Version) -> Vec<(Wish, String)> {
     match &version.spec {
         Spec::Hub(hub) => {
             listen_port(hub).map(|port| (Wish::Port(port), "/spec/listen".to_owned())).into_iter().collect()
+        }
+        Spec::Storage(_) => Vec::new(),
+        Spec::StorageBackend(backend) => {
+            // Who we are there makes no other place of it.
+            let place = place_of(backend, &version.document.folder, Vec::new(), &[0; 32]);
+            let field = match place.location {
+                Location::Fs { .. } => "/spec/fs/path",
+                Location::Sqlite { .. } => "/spec/sqlite/path",
+                Location::S3(_) => "/spec/s3/bucket",
+            };
+            vec![(Wish::Place(where_is(&place.location)), field.to_owned())]
         }
         Spec::Service(service) => {
             let mut wishes = Vec::new();
@@ -227,6 +260,11 @@ fn clash(wish: &Wish, wishers: &[Wisher<'_>]) -> Option<Finding> {
         Wish::Registration(name) => {
             (Code::RegistrationClash, format!("the name `{name}` in services.json"), "set `registersAs` of one of them")
         }
+        Wish::Place(place) => (
+            Code::PlaceClash,
+            format!("the {place}"),
+            "give one of them another place; to give a backend another name, move the blobs to a new one",
+        ),
     };
     // Reported at whoever came last: what was there before is seldom what has to change.
     let mut sorted: Vec<&Wisher<'_>> = wishers.iter().collect();
@@ -254,8 +292,8 @@ fn clash(wish: &Wish, wishers: &[Wisher<'_>]) -> Option<Finding> {
         problem = problem.hint("it is free again once the other errors are repaired");
     }
     // The Hub wins: without it there would be no tree.
-    let services = wishers.iter().map(|wisher| wisher.part.id).filter(|id| id.kind == KindName::Service);
-    Some(Finding { problem, involved: services.cloned().collect() })
+    let involved = wishers.iter().map(|wisher| wisher.part.id).filter(|id| id.kind != KindName::Hub);
+    Some(Finding { problem, involved: involved.cloned().collect() })
 }
 
 fn place(wisher: &Wisher<'_>) -> Span {

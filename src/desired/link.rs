@@ -98,6 +98,7 @@ pub(super) fn link(input: Input<'_>) -> Desired {
     let mut problems: Vec<Problem> = input.problems.to_vec();
     let mut candidates = collect(&input, &mut problems);
     hubs(&input, &mut candidates, &mut problems);
+    storages(&mut candidates, &mut problems);
     modules(&input, &mut candidates, &mut problems);
     settle(&mut candidates, &mut problems);
     finish(&input, candidates, problems)
@@ -206,6 +207,29 @@ fn hubs(input: &Input<'_>, candidates: &mut Candidates<'_>, problems: &mut Vec<P
         problem = problem.also(place, "another here");
     }
     for id in &all {
+        hold(candidates, id, &problem);
+    }
+    problems.push(problem);
+}
+
+/// A tree has one Storage at most.
+fn storages(candidates: &mut Candidates<'_>, problems: &mut Vec<Problem>) {
+    let declared = candidates.iter().filter(|(id, candidate)| id.kind == KindName::Storage && candidate.declared);
+    let fresh = declared.filter_map(|(id, candidate)| Some((id.clone(), name_at(&candidate.fresh.as_ref()?.document))));
+    let all: Vec<(ResourceId, Span)> = fresh.collect();
+    let [(_, first), others @ ..] = &all[..] else { return };
+    if others.is_empty() {
+        return;
+    }
+    let names: Vec<String> = all.iter().map(|(id, _)| id.to_string()).collect();
+    let message = format!("more than one Storage: {}", names.join(", "));
+    let mut problem = Problem::error(Code::ManyStorages, first.clone(), message)
+        .label("one here")
+        .hint("a tree has one Storage at most; remove the others");
+    for (_, place) in others {
+        problem = problem.also(place.clone(), "another here");
+    }
+    for (id, _) in &all {
         hold(candidates, id, &problem);
     }
     problems.push(problem);
@@ -370,6 +394,10 @@ fn edges(desired: &Desired) -> Edges<'_> {
         names.insert(id.name.as_str(), id);
     }
     let needs = |resource: &Resource| {
+        if let Some(storage) = resource.spec.as_storage() {
+            let backend = ResourceId::new(KindName::StorageBackend, storage.active_backend.clone());
+            return desired.resources.get_key_value(&backend).map(|(id, _)| id).into_iter().collect();
+        }
         let dependencies = resource.spec.as_service().map(|service| service.depends_on.as_slice()).unwrap_or_default();
         dependencies.iter().filter_map(|dependency| names.get(dependency.service.as_str()).copied()).collect()
     };

@@ -6,13 +6,15 @@ use std::task::Poll;
 use super::look::{self, Looked};
 use super::memory::Attempt;
 use super::{Engine, EngineError, Sink};
-use crate::kinds::Action;
+use crate::kinds::backend::plan::Action as BackendAction;
 use crate::kinds::service::apply::{self, Outcome};
 use crate::kinds::service::inputs::Inputs;
 use crate::kinds::service::observe::{Record, RowState, State};
 use crate::kinds::service::plan::Action as ServiceAction;
 use crate::kinds::service::scheduled;
 use crate::kinds::service::trial::{Proven, Refused};
+use crate::kinds::storage::plan::Action as StorageAction;
+use crate::kinds::{Action, storage};
 use crate::model::digest::Digest;
 use crate::model::event::{Cause, Event};
 use crate::model::id::{KindName, ResourceId, StepId};
@@ -180,7 +182,8 @@ async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T
 
 async fn act(hand: &Hand<'_>, step: &Step) -> Outcome {
     match &step.action {
-        Action::AcceptHub | Action::ReleaseHub => Outcome::Changed(None),
+        Action::AcceptHub | Action::ReleaseHub | Action::Backend(_) => Outcome::Changed(None),
+        Action::Storage(action) => storage::apply::apply(hand, action),
         Action::Service(action) => apply::apply(hand, &step.resource.name, action).await,
     }
 }
@@ -319,7 +322,9 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
 fn then(step: &Step, outcome: &Outcome, claim: Option<&Owned>, looked: &Looked) -> Then {
     let base = claim.or_else(|| looked.owned.get(&step.resource));
     match (&step.action, outcome) {
-        (Action::ReleaseHub, _) => Then::Release(step.resource.clone()),
+        (Action::ReleaseHub | Action::Backend(BackendAction::Release) | Action::Storage(StorageAction::Release), _) => {
+            Then::Release(step.resource.clone())
+        }
         (Action::Service(ServiceAction::Release { .. }), Outcome::Changed(_) | Outcome::Already) => {
             Then::Release(step.resource.clone())
         }

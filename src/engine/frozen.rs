@@ -2,7 +2,7 @@
 
 use super::look::Looked;
 use crate::kinds::service::observe::State;
-use crate::kinds::service::plan::Standing;
+use crate::kinds::standing::Standing;
 use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::model::id::{KindName, ResourceId};
 use crate::model::observed::Observed;
@@ -20,16 +20,17 @@ pub(super) fn standing(looked: &Looked, id: &ResourceId, before: &[Condition]) -
         _ => None,
     };
     let running = unit.is_some_and(|unit| unit.phase == Phase::Running);
-    let ready = id.kind == KindName::Hub || running && (was_ready || unit.is_some_and(|unit| unit.ready));
+    let ready = id.kind != KindName::Service || running && (was_ready || unit.is_some_and(|unit| unit.ready));
     let (reason, message) = match (id.kind, running) {
         (KindName::Hub, _) => (Reason::Accepted, "its settings were in force"),
+        (KindName::Storage | KindName::StorageBackend, _) => (Reason::Settled, "left as it was"),
         (KindName::Service, true) if ready => (Reason::Running, "runs on as it was"),
         (KindName::Service, true) => (Reason::NotReady, "runs on as it was"),
         (KindName::Service, false) if let Some(why) = unknown => (Reason::Unknown, why),
         (KindName::Service, false) => (Reason::NotDeclared, "does not run"),
     };
     Standing {
-        started: running || id.kind == KindName::Hub,
+        started: running || id.kind != KindName::Service,
         ready,
         completed: false,
         reason,

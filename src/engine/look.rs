@@ -8,11 +8,13 @@ use super::{Engine, EngineError, Mode, ports, secrets};
 use crate::desired::{self, Desired, LastGood, Manifest, Resource};
 use crate::document::Document;
 use crate::kinds::hub::spec::HubSpec;
+use crate::kinds::path::tidy;
 use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
 use crate::kinds::service::module::{self, Module, ModuleFault, Modules};
 use crate::kinds::service::observe::{self, Record, State};
 use crate::kinds::service::plan::PORT_GRACE;
+use crate::kinds::storage::observe::Seen;
 use crate::kinds::{Spec, schema};
 use crate::model::digest::Digest;
 use crate::model::id::{KindName, Name, ResourceId};
@@ -59,6 +61,8 @@ pub(super) struct Looked {
     pub wall: Timestamp,
     /// Overrides in force.
     pub overrides: BTreeMap<ResourceId, Override>,
+    /// `None` when the tree has nothing to do with one.
+    pub storage: Option<Seen>,
 }
 
 impl Looked {
@@ -110,6 +114,7 @@ impl Engine {
         };
         let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode);
         let unanswered = unanswered(&seen, mode);
+        let storage = self.look_at_storage(&desired, &leaving, &facts);
         Ok(Looked {
             desired,
             owned,
@@ -125,6 +130,7 @@ impl Engine {
             wall,
             busy,
             overrides,
+            storage,
         })
     }
 
@@ -132,12 +138,12 @@ impl Engine {
     fn loose_secrets(&self, desired: &Desired) -> Vec<Problem> {
         let mut problems = Vec::new();
         for resource in desired.resources.values().filter(|resource| resource.held.is_none()) {
-            let Spec::Service(spec) = &resource.spec else { continue };
-            let files = spec.secret_env.iter().filter_map(|(name, from)| Some((name, from.file.as_ref()?)));
-            for (name, file) in files {
-                let path = inputs::tidy(&resource.document.folder.join(file));
+            let named = resource.spec.secrets();
+            let files = named.iter().filter_map(|(pointer, from)| Some((pointer, from.file.as_ref()?)));
+            for (pointer, file) in files {
+                let path = tidy(&resource.document.folder.join(file));
                 if self.world.files.is_public(&path) {
-                    let at = resource.document.value_at(&format!("/spec/secretEnv/{}", name.0));
+                    let at = resource.document.value_at(pointer);
                     let message = format!("everyone on this machine can read the secret {}", path.display());
                     let hint = format!("chmod 600 {}", path.display());
                     problems.push(Problem::error(Code::LooseSecret, at, message).warning().hint(hint));
@@ -202,7 +208,7 @@ impl Engine {
     fn home(&self, desired: &Desired, hub: &HubSpec) -> PathBuf {
         let folder = desired.resources.values().find(|r| r.id.kind == KindName::Hub).map(|r| r.document.folder.clone());
         match (&hub.home, folder) {
-            (Some(home), Some(folder)) => inputs::tidy(&folder.join(home)),
+            (Some(home), Some(folder)) => tidy(&folder.join(home)),
             _ => self.world.place.state.join("home"),
         }
     }
@@ -224,7 +230,8 @@ impl Engine {
             let origin = document.as_ref().map(|d| d.origin.clone());
             Leaving {
                 origin: origin.unwrap_or_else(|| Span::file_start(owned.source.as_str().into())),
-                spec: document.and_then(|d| Spec::read(&d, &mut Vec::new())),
+                spec: document.as_ref().and_then(|document| Spec::read(document, &mut Vec::new())),
+                document: document.map(Arc::new),
             }
         };
         (confirmed.into_iter().map(|id| (id.clone(), read(&id))).collect(), waiting)

@@ -11,6 +11,7 @@ mod ports;
 pub mod report;
 pub mod run;
 mod secrets;
+mod storage;
 mod tick;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use crate::kinds::Spec;
 use crate::model::condition::Reason;
 use crate::model::event::Event;
 use crate::model::id::{Name, ResourceId};
-use crate::model::output::{NoteLine, ResourceLine, StepLine, Summary, WaitLine};
+use crate::model::output::{NoteLine, ProgressLine, ResourceLine, StepLine, Summary, WaitLine};
 use crate::model::problem::{Problem, Severity};
 use crate::model::source::Sources;
 use crate::model::time::Timestamp;
@@ -28,6 +28,8 @@ pub struct Report {
     /// Steps that were planned and not done, because they wait for something.
     pub later: Vec<StepLine>,
     pub waits: Vec<WaitLine>,
+    /// Set while blobs are moved.
+    pub progress: Option<ProgressLine>,
     pub resources: Vec<ResourceLine>,
     /// What is declared with mistakes and has no version to go on with, for lists.
     pub invalid: Vec<ResourceLine>,

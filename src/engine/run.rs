@@ -36,6 +36,36 @@ pub struct Until<'a> {
     pub only: &'a [Name],
 }
 
+/// How often the progress of blobs is looked at while somebody watches: looking is to cost a twentieth of the time at most.
+pub fn glance_every(took: Millis) -> Millis {
+    Millis(took.0.saturating_mul(20)).max(Millis(500))
+}
+
+/// How long somebody still waits. While blobs are moved, time does not run: it is counted from the last one.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    since: Tick,
+    done: u64,
+}
+
+impl Patience {
+    pub fn new(begun: Tick) -> Self {
+        Self { since: begun, done: 0 }
+    }
+
+    pub fn saw(&mut self, report: &Report, now: Tick) {
+        let done = report.progress.as_ref().map_or(0, |progress| progress.done);
+        if done > self.done {
+            self.since = now;
+        }
+        self.done = done;
+    }
+
+    pub fn left(&self, timeout: Millis, now: Tick) -> Millis {
+        Millis(timeout.0.saturating_sub((now - self.since).0))
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -115,6 +145,7 @@ impl Engine {
         let clock = self.world().clock.clone();
         let begun = clock.now();
         let mut totals = Totals::from(begun);
+        let mut patience = Patience::new(begun);
         let mut kick = true;
         loop {
             let looked = clock.now();
@@ -124,7 +155,8 @@ impl Engine {
             totals.add(&report);
             let (steps, ms) = (report.steps.len(), (clock.now() - looked).0);
             tracing::info!(steps, ms, settled = report.settled, "looked");
-            let left = until.timeout.0.saturating_sub((clock.now() - begun).0);
+            patience.saw(&report, clock.now());
+            let left = patience.left(until.timeout, clock.now()).0;
             let seen = if until.only.is_empty() { &report } else { &report.of(until.only) };
             watcher.report(seen);
             let verdict = match seen {
@@ -137,7 +169,8 @@ impl Engine {
                 let summary = totals.summary(seen, clock.now());
                 return Ok((verdict, seen.clone(), summary));
             }
-            let pause = report.next.unwrap_or(Millis(250)).0.min(left);
+            let relook = if report.progress.is_some() { glance_every(clock.now() - looked) } else { Millis(u64::MAX) };
+            let pause = report.next.unwrap_or(Millis(250)).min(relook).0.min(left);
             if pause > 0 && bell.wait(Millis(pause)).await == Rang::Cancelled {
                 let summary = totals.summary(&report, clock.now());
                 return Ok((Verdict::Cancelled, report, summary));

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use crate::desired::Desired;
-use crate::kinds::Spec;
 use crate::ports::secrets::Secrets;
 use crate::ports::world::Commands;
 
@@ -19,8 +18,7 @@ const AT_ONCE: usize = 16;
 pub(super) async fn commands(secrets: &dyn Secrets, desired: &Desired) -> Commands {
     let mut wanted: BTreeSet<(PathBuf, Vec<String>)> = BTreeSet::new();
     for resource in desired.resources.values() {
-        let Spec::Service(spec) = &resource.spec else { continue };
-        let commands = spec.secret_env.values().filter_map(|from| from.command.clone());
+        let commands = resource.spec.secrets().into_iter().filter_map(|(_, from)| from.command.clone());
         wanted.extend(commands.map(|argv| (resource.document.folder.clone(), argv)));
     }
     let ask = |key: (PathBuf, Vec<String>)| async move {

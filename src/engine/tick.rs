@@ -7,13 +7,15 @@ use super::frozen;
 use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
+use super::storage;
 use super::{Engine, EngineError, Mode, Sink};
 use crate::desired::Held;
 use crate::kinds::Spec;
-use crate::kinds::service::inputs;
 use crate::kinds::service::observe::State;
-use crate::kinds::service::plan::{PORT_GRACE, STEADY, Standing};
+use crate::kinds::service::plan::{PORT_GRACE, STEADY};
+use crate::kinds::path::tidy;
 use crate::kinds::service::trial::Trial;
+use crate::kinds::standing::Standing;
 use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::model::event::{Cause, Event};
 use crate::model::id::{KindName, Name, ResourceId};
@@ -74,6 +76,7 @@ impl Engine {
         // Best effort: if it fails, the keeper thinks less of the process, and the next tick says it again.
         let _ = self.tell_ready(&looked).await;
         let executed = self.execute(&checked, &looked, sink).await?;
+        self.tell_storage(&looked, mode);
         self.close_open(&looked)?;
         self.report(&looked, &checked, executed, &trials, mode)
     }
@@ -105,6 +108,7 @@ impl Engine {
             replacing,
             now: looked.wall,
             overrides: &looked.overrides,
+            storage: looked.storage.as_ref(),
         }
     }
 
@@ -248,10 +252,12 @@ impl Engine {
         let mut untold = None;
         if !mode.dry {
             (report.deaths, untold) = self.tell_deaths(looked)?;
+            report.deaths.extend(self.told_by_storage(looked)?);
             if !changed.is_empty() || !events.is_empty() {
                 self.world.store.set_conditions(&changed, &events)?;
             }
         }
+        report.progress = looked.storage.as_ref().and_then(|seen| storage::progress(looked, seen));
         let busy_now = !report.steps.is_empty() || looked.unconfirmed;
         report.settled = !unsettled && !busy_now && report.later.is_empty();
         report.doomed = unsettled && !hope && !busy_now;
@@ -448,13 +454,12 @@ fn source_of(looked: &Looked, id: &ResourceId) -> String {
 fn also(looked: &Looked) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::from([looked.home.join("services.json")]);
     for resource in looked.desired.resources.values() {
-        let Spec::Service(spec) = &resource.spec else { continue };
         let folder = &resource.document.folder;
-        let secrets = spec.secret_env.values().filter_map(|s| s.file.as_ref());
-        paths.extend(
-            spec.env_file.iter().chain(&spec.files).chain(secrets).map(|name| inputs::tidy(&folder.join(name))),
-        );
-        paths.extend(spec.module.iter().map(|m| inputs::tidy(&folder.join(m)).join(".parachute/module.json")));
+        let secrets = resource.spec.secrets();
+        paths.extend(secrets.iter().filter_map(|(_, from)| from.file.as_ref()).map(|name| tidy(&folder.join(name))));
+        let Spec::Service(spec) = &resource.spec else { continue };
+        paths.extend(spec.env_file.iter().chain(&spec.files).map(|name| tidy(&folder.join(name))));
+        paths.extend(spec.module.iter().map(|m| tidy(&folder.join(m)).join(".parachute/module.json")));
     }
     paths
 }

@@ -1,17 +1,27 @@
 //! One folder per kind, the same files in each.
+pub mod backend;
 pub mod hub;
+pub mod intent;
+pub mod path;
 pub mod schema;
+pub mod secret;
 pub mod service;
+pub mod standing;
+pub mod storage;
+pub mod suspend;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use self::backend::spec::StorageBackendSpec;
 use self::hub::spec::HubSpec;
+use self::secret::SecretRef;
 use self::service::spec::ServiceSpec;
+use self::storage::spec::StorageSpec;
 use crate::document::Document;
 use crate::model::id::KindName;
-use crate::model::problem::{Code, Problem};
+use crate::model::problem::{Code, Problem, Severity};
 
 // Reading: from documents to specs.
 
@@ -20,6 +30,8 @@ use crate::model::problem::{Code, Problem};
 pub enum Spec {
     Hub(Arc<HubSpec>),
     Service(Arc<ServiceSpec>),
+    Storage(Arc<StorageSpec>),
+    StorageBackend(Arc<StorageBackendSpec>),
 }
 
 impl Spec {
@@ -38,21 +50,59 @@ impl Spec {
                 service::check::check(document, &spec, problems);
                 Self::Service(Arc::new(spec))
             }
+            KindName::Storage => {
+                let spec: StorageSpec = typed(document, problems)?;
+                storage::check::check(document, &spec, problems);
+                Self::Storage(Arc::new(spec))
+            }
+            KindName::StorageBackend => {
+                let spec: StorageBackendSpec = typed(document, problems)?;
+                backend::check::check(document, &spec, problems);
+                Self::StorageBackend(Arc::new(spec))
+            }
         };
-        (problems.len() == before).then_some(spec)
+        let fatal = |problem: &Problem| problem.severity == Severity::Error;
+        (!problems[before..].iter().any(fatal)).then_some(spec)
     }
 
     pub fn as_hub(&self) -> Option<&HubSpec> {
         match self {
             Self::Hub(spec) => Some(spec),
-            Self::Service(_) => None,
+            _ => None,
         }
     }
 
     pub fn as_service(&self) -> Option<&ServiceSpec> {
         match self {
             Self::Service(spec) => Some(spec),
-            Self::Hub(_) => None,
+            _ => None,
+        }
+    }
+
+    pub fn as_storage(&self) -> Option<&StorageSpec> {
+        match self {
+            Self::Storage(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    pub fn as_backend(&self) -> Option<&StorageBackendSpec> {
+        match self {
+            Self::StorageBackend(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// The secrets that it names, with the JSON pointer of each.
+    pub fn secrets(&self) -> Vec<(String, &SecretRef)> {
+        match self {
+            Self::Hub(_) | Self::Storage(_) => Vec::new(),
+            Self::Service(spec) => {
+                spec.secret_env.iter().map(|(name, from)| (format!("/spec/secretEnv/{}", name.0), from)).collect()
+            }
+            Self::StorageBackend(spec) => {
+                spec.secrets().into_iter().map(|(pointer, from)| (pointer.to_owned(), from)).collect()
+            }
         }
     }
 }
@@ -78,6 +128,8 @@ pub enum Action {
     /// The ledger lets go of a Hub that is no longer declared.
     ReleaseHub,
     Service(service::plan::Action),
+    Storage(storage::plan::Action),
+    Backend(backend::plan::Action),
 }
 
 impl Action {
@@ -87,6 +139,8 @@ impl Action {
             Self::AcceptHub => "accept",
             Self::ReleaseHub => "release",
             Self::Service(action) => action.word(),
+            Self::Storage(action) => action.word(),
+            Self::Backend(action) => action.word(),
         }
     }
 }

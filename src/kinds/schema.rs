@@ -7,8 +7,10 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::backend::spec::StorageBackendSpec;
 use super::hub::spec::HubSpec;
 use super::service::spec::ServiceSpec;
+use super::storage::spec::StorageSpec;
 use crate::document::envelope::{API_VERSION, Metadata, Schemas};
 use crate::document::schema::Checker;
 use crate::model::id::KindName;
@@ -28,9 +30,16 @@ struct Entry {
     spec: fn() -> Schema,
 }
 
-const KINDS: [Entry; 2] = [
+const KINDS: [Entry; 4] = [
     Entry { kind: KindName::Hub, title: "Hub", needs_spec: false, spec: root::<HubSpec> },
     Entry { kind: KindName::Service, title: "Service", needs_spec: true, spec: root::<ServiceSpec> },
+    Entry { kind: KindName::Storage, title: "Storage", needs_spec: true, spec: root::<StorageSpec> },
+    Entry {
+        kind: KindName::StorageBackend,
+        title: "StorageBackend",
+        needs_spec: true,
+        spec: root::<StorageBackendSpec>,
+    },
 ];
 
 /// The checkers, made once.

@@ -131,6 +131,32 @@ reasons! {
     TreeIncomplete,
     /// A person asked for it.
     Requested,
+    /// A backend was tried: what was written was read back and deleted.
+    Usable,
+    /// A backend has not been tried yet.
+    Unproven,
+    /// A backend refuses what is asked of it, until a person changes something: credentials, a bucket, rights.
+    BackendRefused,
+    /// A backend does not answer as it should; it is tried again.
+    BackendFailing,
+    /// Blobs are being moved to another backend.
+    Migrating,
+    /// All blobs lie where the file says.
+    Settled,
+    /// Blobs have no good copy anywhere; they wait to be repaired or given up by name. Everything else goes on.
+    Quarantined,
+    /// Blobs were moved.
+    Migrated,
+    /// A damaged or missing copy was replaced from a good one.
+    Repaired,
+    /// Given up by name, because no good copy was found.
+    Abandoned,
+    /// Copies that nobody needs were removed.
+    Swept,
+    /// Bytes that belong to no blob were found on a backend.
+    Orphans,
+    /// No longer declared, and kept because blobs still need it.
+    StillNeeded,
 }
 
 impl std::fmt::Display for Reason {

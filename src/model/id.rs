@@ -81,15 +81,21 @@ pub enum KindName {
     Hub,
     /// One supervised module.
     Service,
+    /// Where blobs lie; there is one in a tree at most.
+    Storage,
+    /// A place where blobs can lie.
+    StorageBackend,
 }
 
 impl KindName {
-    pub const ALL: [Self; 2] = [Self::Hub, Self::Service];
+    pub const ALL: [Self; 4] = [Self::Hub, Self::Service, Self::Storage, Self::StorageBackend];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hub => "Hub",
             Self::Service => "Service",
+            Self::Storage => "Storage",
+            Self::StorageBackend => "StorageBackend",
         }
     }
 }
@@ -108,6 +114,7 @@ impl FromStr for KindName {
         let singular = match plain.strip_suffix('s').unwrap_or(&plain) {
             // As kubectl users write it.
             "svc" => "service",
+            "backend" => "storagebackend",
             word => word,
         };
         Self::ALL

@@ -16,3 +16,4 @@ pub mod source;
 pub mod span;
 pub mod time;
 pub mod unit;
+pub mod wording;

@@ -19,6 +19,8 @@ pub enum Line {
     /// Everything that is waited for now. A pass that waits sends it whenever it differs from the one before; an empty one
     /// ends the waiting.
     Waiting(Waiting),
+    /// How far blobs have been moved. Sent now and then while they are.
+    Progress(ProgressLine),
     Resource(ResourceLine),
     Description(Box<Description>),
     Event(Event),
@@ -203,6 +205,26 @@ pub struct WaitLine {
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
     pub waits: Vec<WaitLine>,
+}
+
+/// How far something long is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgressLine {
+    pub resource: ResourceId,
+    /// Where blobs are moved to.
+    pub to: Name,
+    /// Objects there, and how many there are in all.
+    pub done: u64,
+    pub total: u64,
+    pub done_bytes: u64,
+    pub total_bytes: u64,
+    /// Over the last seconds; zero while nothing is known.
+    pub objects_per_second: u64,
+    pub bytes_per_second: u64,
+    /// Milliseconds that are left at this rate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub eta_ms: Option<u64>,
 }
 
 /// One resource, for `get` and `describe`.

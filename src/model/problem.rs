@@ -68,6 +68,8 @@ codes! {
     UnknownKind = "E0109",
     /// Fields that contradict each other, or of which exactly one must be given.
     Conflict = "E0110",
+    /// An S3 endpoint without TLS on another network: everything that is sent there can be read on the way.
+    PlainEndpoint = "E0111",
     /// Two documents declare the same kind and name. Neither is used.
     DuplicateIdentity = "E0201",
     /// A reference to something that no document declares.
@@ -84,6 +86,12 @@ codes! {
     RegistrationClash = "E0207",
     /// A service needs another that is suspended. What runs goes on; it is not started again before the other one runs.
     SuspendedDependency = "E0208",
+    /// Two backends lie at the same place: moving blobs from one to the other would lose them.
+    PlaceClash = "E0209",
+    /// More than one Storage; a tree has one at most.
+    ManyStorages = "E0210",
+    /// A backend lies in the manifest folder, where every blob that is written looks like a change of the manifests.
+    BackendInTree = "E0211",
     /// A module folder without a usable `.parachute/module.json`.
     BadModule = "E0301",
     /// An envFile that is missing or has a line that is not `KEY=VALUE`.
@@ -105,6 +113,9 @@ codes! {
     BadFile = "E0321",
     /// A file with a secret that everyone on this machine can read. `chmod 600` takes that away.
     LooseSecret = "E0330",
+    /// Blobs of which no backend has a good copy. They are left where they are; everything else goes on. They can be put again, or given
+    /// up by name with `abandon`.
+    Quarantined = "E0340",
     /// A user or group that this machine does not have.
     UnknownUser = "E0311",
     /// Something that only root may do, or root and that very user: running a program as another user, serving it before others, or

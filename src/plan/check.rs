@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Input, Plan};
 use crate::kinds::Action;
+use crate::kinds::backend::plan::Action as BackendAction;
 use crate::kinds::service::plan::Action as ServiceAction;
+use crate::kinds::storage::plan::Action as StorageAction;
 use crate::model::observed::Observed;
 
 /// A plan that broke no rule.
@@ -49,7 +51,10 @@ pub fn check(plan: Plan, input: &Input<'_>) -> Result<CheckedPlan, Vec<String>> 
             Action::ReleaseHub if declared || !owned => {
                 broken.push(format!("{id}: released although it is declared, or not ours"));
             }
-            Action::ReleaseHub | Action::AcceptHub => {}
+            Action::Backend(BackendAction::Release) | Action::Storage(StorageAction::Release) if declared || !owned => {
+                broken.push(format!("{id}: released although it is declared, or not ours"));
+            }
+            Action::ReleaseHub | Action::AcceptHub | Action::Backend(_) | Action::Storage(_) => {}
         }
         if !declared && !input.desired.complete && !input.down {
             broken.push(format!("{id}: a removal while the tree could not be read completely"));

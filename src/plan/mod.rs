@@ -6,24 +6,30 @@ mod check;
 pub mod hours;
 pub mod status;
 mod step;
+mod storage;
 pub(crate) mod wave;
 mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 pub use budget::Refusal;
 pub use check::{CheckedPlan, check};
 pub use hours::Hours;
 pub use step::{Claim, Step};
 
+use crate::document::Document;
 use crate::desired::{Desired, Held, Resource};
 use crate::kinds::service::inputs;
 use crate::kinds::service::observe::{Record, State};
-use crate::kinds::service::plan::{self as service, Intent, Standing, Trouble, Unmet, View, Wish};
+use crate::kinds::intent::{Intent, Trouble};
+use crate::kinds::service::plan::{self as service, Unmet, View, Wish};
 use crate::kinds::service::scheduled::{self, Turn};
 use crate::kinds::service::spec::{Dependency, DependencyCondition, ServiceSpec};
 use crate::kinds::service::trial::Trial;
+use crate::kinds::standing::Standing;
+use crate::kinds::storage::observe::Seen;
 use crate::kinds::{Action, Spec};
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
@@ -68,6 +74,8 @@ pub struct Input<'a> {
     pub now: Timestamp,
     /// The overrides in force.
     pub overrides: &'a BTreeMap<ResourceId, Override>,
+    /// What was seen of the storage; `None` when the tree has nothing to do with one.
+    pub storage: Option<&'a Seen>,
 }
 
 /// Something owned that no document declares.
@@ -75,6 +83,8 @@ pub struct Input<'a> {
 pub struct Leaving {
     /// Where its document stood.
     pub origin: Span,
+    /// `None` when what is stored cannot be read any more.
+    pub document: Option<Arc<Document>>,
     /// `None` when the stored document cannot be read any more; it can still be stopped.
     pub spec: Option<Spec>,
 }
@@ -115,6 +125,8 @@ pub fn make(input: &Input<'_>) -> Plan {
         match &resource.spec {
             Spec::Hub(_) => plan_hub(input, resource, &mut plan),
             Spec::Service(spec) => plan_service(input, resource, spec, &mut plan),
+            Spec::StorageBackend(spec) => storage::backend(input, resource, spec, &mut plan),
+            Spec::Storage(spec) => storage::storage(input, resource, spec, &mut plan),
         }
     }
     // Removal before addition: what replaces a thing is started after it.
@@ -197,7 +209,7 @@ fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan
         "" => resource.document.origin.clone(),
         pointer => resource.document.value_at(pointer),
     };
-    take(intent, &resource.id, &place, plan);
+    take(intent, &resource.id, &place, &of_service, plan);
 }
 
 fn rolled_back(resource: &Resource, held: &Held) -> Problem {
@@ -214,11 +226,17 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
         if !admitted {
             plan.frozen.insert(id.clone());
         }
-        if id.kind == KindName::Hub {
-            if admitted && !input.down {
+        match id.kind {
+            KindName::Service => {}
+            KindName::Hub if admitted && !input.down => {
                 plan.steps.push(hub_release(id, leaving));
+                continue;
             }
-            continue;
+            KindName::Storage | KindName::StorageBackend if admitted || input.down => {
+                storage::leaving(input, id, leaving, plan);
+                continue;
+            }
+            KindName::Hub | KindName::Storage | KindName::StorageBackend => continue,
         }
         // A row that another service goes on with is not taken away with this one.
         let record = record_of(input.owned.get(id)).map(|record| {
@@ -250,7 +268,7 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             by_command: true,
             schedule: None,
         };
-        take(service::plan(&view), id, &|_| leaving.origin.clone(), plan);
+        take(service::plan(&view), id, &|_| leaving.origin.clone(), &of_service, plan);
     }
 }
 
@@ -285,14 +303,26 @@ pub fn record_of(owned: Option<&Owned>) -> Option<Record> {
     owned.map(|o| serde_json::from_str(&o.record).unwrap_or_default())
 }
 
-fn take(intent: Intent, id: &ResourceId, place: &dyn Fn(&str) -> Span, plan: &mut Plan) {
+fn of_service(action: service::Action, reason: Reason) -> (Claim, Action) {
+    (Claim::of(&action, reason), Action::Service(action))
+}
+
+/// Takes what a kind wants into the plan. `of` says what the ledger learns from an action.
+fn take<A>(
+    intent: Intent<A>,
+    id: &ResourceId,
+    place: &dyn Fn(&str) -> Span,
+    of: &dyn Fn(A, Reason) -> (Claim, Action),
+    plan: &mut Plan,
+) {
     let Intent { steps, gate, standing, problem } = intent;
     for wanted in steps {
         let source = place(&wanted.pointer);
+        let (claim, action) = of(wanted.action, wanted.reason);
         plan.steps.push(Step {
             resource: id.clone(),
-            claim: Claim::of(&wanted.action, wanted.reason),
-            action: Action::Service(wanted.action),
+            claim,
+            action,
             reason: wanted.reason,
             cause: wanted.cause,
             detail: wanted.detail,
@@ -357,7 +387,7 @@ fn live_dependents(input: &Input<'_>, name: &Name) -> Option<Unmet> {
     });
     let staying = input.desired.resources.iter().filter(|_| input.down).filter_map(|(id, r)| match &r.spec {
         Spec::Service(spec) => Some((id, &**spec)),
-        Spec::Hub(_) => None,
+        _ => None,
     });
     going.chain(staying).filter(|(_, spec)| needs(spec)).find_map(|(id, _)| {
         let alive = match input.seen.get(&id.name)? {

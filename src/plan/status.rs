@@ -1,6 +1,6 @@
 //! Conditions, computed in one place from how a resource stands. Never set in passing.
 
-use crate::kinds::service::plan::Standing;
+use crate::kinds::standing::Standing;
 use crate::model::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::model::time::Timestamp;
 

@@ -1,6 +1,7 @@
 //! One step of a plan.
 
 use crate::kinds::Action;
+use crate::kinds::backend::plan::Action as BackendAction;
 use crate::kinds::service::plan::Action as ServiceAction;
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
@@ -65,7 +66,7 @@ impl Step {
     pub fn disrupts(&self) -> bool {
         match &self.action {
             Action::Service(action) => action.disrupts(),
-            Action::AcceptHub | Action::ReleaseHub => false,
+            _ => false,
         }
     }
 
@@ -74,9 +75,10 @@ impl Step {
         match &self.action {
             Action::Service(ServiceAction::StopStrays) => 0,
             Action::Service(ServiceAction::Stop | ServiceAction::Release { .. }) => 1,
-            Action::AcceptHub | Action::ReleaseHub => 2,
+            Action::AcceptHub | Action::ReleaseHub | Action::Backend(BackendAction::Accept) => 2,
+            Action::Backend(BackendAction::Release) => 5,
             Action::Service(ServiceAction::PutRow { .. } | ServiceAction::RemoveRow { .. }) => 3,
-            Action::Service(_) => 4,
+            Action::Service(_) | Action::Storage(_) => 4,
         }
     }
 
@@ -84,7 +86,7 @@ impl Step {
     pub fn service(&self) -> Option<&ServiceAction> {
         match &self.action {
             Action::Service(action) => Some(action),
-            Action::AcceptHub | Action::ReleaseHub => None,
+            _ => None,
         }
     }
 

@@ -30,7 +30,7 @@ fn is_suspended(input: &Input<'_>, name: &Name) -> Option<bool> {
         Spec::Service(spec) => {
             Some(super::hours::wish(input, &ResourceId::service(name), spec).0 != service::Wish::Run)
         }
-        Spec::Hub(_) => None,
+        _ => None,
     }
 }
 

@@ -212,7 +212,8 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Added {
     Added,
-    /// The key is there already, with these bytes; nothing was changed.
+    /// The key is there already, with the bytes that its entry names, which may be others: the first put wins. Nothing was changed, but
+    /// that a finding on these very bytes is over.
     Known(Entry),
     /// New blobs go to another place by now; nothing was written. Put the bytes there and add again.
     PlaceMoved(Name),

@@ -15,6 +15,8 @@ use crate::model::unit::{Bytes, Millis};
 pub struct Place {
     pub location: Location,
     pub digest: Digest,
+    /// It is about to be let go of, with everything on it that no blob relies on: that is removed at once.
+    pub discard: bool,
 }
 
 /// What the storage is to be.

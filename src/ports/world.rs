@@ -13,6 +13,7 @@ use super::probes::Probes;
 use super::registry::{Registry, Row};
 use super::secrets::Secrets;
 use super::sockets::{Listeners, Sockets};
+use super::storage::Storage;
 use super::store::Store;
 use crate::model::digest::Digest;
 use crate::model::id::Name;
@@ -43,6 +44,7 @@ pub struct World {
     pub secrets: Rc<dyn Secrets>,
     pub probes: Rc<dyn Probes>,
     pub store: Rc<dyn Store>,
+    pub storage: Rc<dyn Storage>,
 }
 
 /// The answers of secret commands, by the folder they run in and their argument vector.
@@ -102,6 +104,9 @@ pub struct Hand<'a> {
 }
 
 impl<'a> Hand<'a> {
+    pub fn storage(&self) -> &'a dyn Storage {
+        &*self.world.storage
+    }
     pub fn new(world: &'a World) -> Self {
         Self { world }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::storage::Blobs;
 use crate::keeper::table::{Effect, Event, Now, State};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
@@ -114,6 +115,7 @@ pub struct Earth {
     pub reloads: BTreeMap<Name, u64>,
     /// Starts by unit.
     pub starts: BTreeMap<Name, u64>,
+    pub blobs: Blobs,
     /// What must never happen and did.
     pub broken: Vec<String>,
 }

@@ -4,6 +4,7 @@
 
 pub mod earth;
 pub mod fate;
+pub mod storage;
 pub mod story;
 mod world;
 

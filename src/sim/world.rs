@@ -42,9 +42,9 @@ use crate::ports::{Answer, PortError, World};
 const ROOT: &str = "/tree";
 
 /// All ports at once.
-struct Pretend {
-    earth: Rc<RefCell<Earth>>,
-    fate: Rc<Fate>,
+pub(super) struct Pretend {
+    pub(super) earth: Rc<RefCell<Earth>>,
+    pub(super) fate: Rc<Fate>,
     store: Rc<dyn Store>,
 }
 
@@ -64,6 +64,7 @@ pub fn pretend(earth: &Rc<RefCell<Earth>>, fate: &Rc<Fate>, store: Rc<dyn Store>
         secrets: all.clone(),
         probes: all.clone(),
         store: all.clone(),
+        storage: all.clone(),
     };
     (world, all)
 }

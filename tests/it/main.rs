@@ -2,6 +2,7 @@
 
 mod adoption;
 mod again_sim;
+mod backends;
 mod bad;
 mod change;
 mod chaos;

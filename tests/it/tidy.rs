@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("document", &["model", "document"]),
     ("ports", &["model", "ports"]),
     ("kinds", &["model", "document", "ports", "kinds"]),
-    ("desired", &["model", "document", "kinds", "desired"]),
+    ("desired", &["model", "document", "kinds", "desired", "ports"]),
     ("plan", &["model", "document", "kinds", "desired", "ports", "plan"]),
     ("engine", &["model", "document", "ports", "kinds", "desired", "plan", "engine"]),
     ("keeper", &["model", "ports", "keeper"]),

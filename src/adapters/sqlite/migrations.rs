@@ -61,14 +61,14 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ];
 
 /// How many entries of a list this ledger has seen.
-pub(super) fn version(connection: &Connection) -> rusqlite::Result<usize> {
+pub(in crate::adapters) fn version(connection: &Connection) -> rusqlite::Result<usize> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     // A negative version is nobody's: it is treated as newer than everything.
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
 /// Brings a ledger up to the end of the list. One that is there already is not written to.
-pub(super) fn migrate(connection: &Connection, list: &[&str]) -> rusqlite::Result<()> {
+pub(in crate::adapters) fn migrate(connection: &Connection, list: &[&str]) -> rusqlite::Result<()> {
     if version(connection)? >= list.len() {
         return Ok(());
     }

@@ -5,9 +5,9 @@ mod history;
 /// Steps, and what they do to ownership.
 mod journal;
 /// The list of schema changes.
-mod migrations;
+pub(in crate::adapters) mod migrations;
 /// Opening a ledger, and what can be wrong with it.
-mod open;
+pub(in crate::adapters) mod open;
 /// What people wish against their files.
 mod overrides;
 

@@ -194,7 +194,7 @@ fn beside(path: &Path, suffix: &str) -> bool {
 }
 
 /// Makes the file for the user alone; SQLite gives its journal files the same mode.
-fn create_private(path: &Path) -> io::Result<()> {
+pub(in crate::adapters) fn create_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -206,7 +206,7 @@ fn create_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn cannot_open(path: &Path, error: &io::Error) -> String {
+pub(in crate::adapters) fn cannot_open(path: &Path, error: &io::Error) -> String {
     let shown = path.display();
     match error.kind() {
         io::ErrorKind::PermissionDenied => format!("{shown} may not be opened by this user"),
@@ -222,7 +222,7 @@ fn no_chance(error: io::Error) -> StoreError {
 }
 
 /// Puts SQLite's errors into words.
-pub(super) fn explain(error: Error) -> StoreError {
+pub(in crate::adapters) fn explain(error: Error) -> StoreError {
     let words = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full; nothing was written",
         Some(ErrorCode::ReadOnly) => "it may not be written (read-only folder or file); nothing was written",

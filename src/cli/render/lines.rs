@@ -1,11 +1,12 @@
 //! One line of output as text.
 
-use super::human::{self, count};
+use super::human::{self, count, size, span};
 use super::printable;
 use super::style::{self, paint};
 use crate::model::event::{Cause, Event};
 use crate::model::output::{
-    ErrorLine, NoteLine, NoticeLine, OutcomeWord, ProblemLine, ResourceLine, StepLine, Summary, WaitLine, Waiting,
+    ErrorLine, NoteLine, NoticeLine, OutcomeWord, ProblemLine, ProgressLine, ResourceLine, StepLine, Summary, WaitLine,
+    Waiting,
 };
 use crate::model::problem::Severity;
 
@@ -83,6 +84,18 @@ pub fn no_mistakes(summary: &Summary) -> String {
 
 fn why(line: &WaitLine) -> String {
     if line.message.is_empty() { line.reason.to_string() } else { printable::line(&line.message).into_owned() }
+}
+
+/// How far blobs are: `Storage/default: 12345 of 20000 objects on bucket, 410MiB of 698MiB, 41MiB/s, 7.0s left`.
+pub fn progress(line: &ProgressLine) -> String {
+    let rate = match line.bytes_per_second {
+        0 => String::new(),
+        rate => format!(", {}/s", size(rate)),
+    };
+    let eta = line.eta_ms.map(|eta| format!(", {} left", span(eta))).unwrap_or_default();
+    let (done, total) = (size(line.done_bytes), size(line.total_bytes));
+    let objects = count(line.total, "object");
+    format!("{}: {} of {objects} on {}, {done} of {total}{rate}{eta}", line.resource, line.done, line.to)
 }
 
 /// What is waited for, on one line without an end: `waiting for Service/vault (connection refused) and 2 more; stuck: ...`.

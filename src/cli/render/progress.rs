@@ -8,11 +8,13 @@ use super::lines;
 use super::style::{self, paint};
 use crate::model::condition::Reason;
 use crate::model::id::ResourceId;
-use crate::model::output::Waiting;
+use crate::model::output::{ProgressLine, Waiting};
 use crate::model::time::Timestamp;
 
 /// Plain lines come no closer than this, so that a log of a build does not fill with them.
 const QUIET_MS: i64 = 1_000;
+/// Without a terminal, how far blobs are is said so often.
+const SELDOM_MS: i64 = 10_000;
 /// The spinner turns so often.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -22,6 +24,8 @@ pub struct Progress {
     spinner: Option<ProgressBar>,
     shown: Vec<(ResourceId, Reason)>,
     shown_at: Option<Timestamp>,
+    bar: Option<ProgressBar>,
+    said_at: Option<Timestamp>,
 }
 
 impl Progress {
@@ -34,7 +38,10 @@ impl Progress {
         }
         let text = lines::waiting(waiting);
         if lively {
-            self.spinner.get_or_insert_with(spinner).set_message(text);
+            // While blobs are moved, their bar is the one moving line.
+            if self.bar.is_none() {
+                self.spinner.get_or_insert_with(spinner).set_message(text);
+            }
             return None;
         }
         let set: Vec<_> = waiting.waits.iter().map(|wait| (wait.resource.clone(), wait.reason)).collect();
@@ -47,9 +54,30 @@ impl Progress {
         Some(format!("{} {text}\n", paint(style::WAIT, "…")))
     }
 
+    /// Takes how far blobs are; says what to print, if anything is to be printed.
+    pub fn moving(&mut self, progress: &ProgressLine, now: Timestamp, lively: bool) -> Option<String> {
+        let text = lines::progress(progress);
+        if lively {
+            // One moving line at a time, and this one says more.
+            if let Some(spinner) = self.spinner.take() {
+                spinner.finish_and_clear();
+            }
+            let bar = self.bar.get_or_insert_with(bar);
+            bar.set_length(progress.total_bytes.max(1));
+            bar.set_position(progress.done_bytes);
+            bar.set_message(text);
+            return None;
+        }
+        if self.said_at.is_some_and(|at| now.0.saturating_sub(at.0) < SELDOM_MS && now >= at) {
+            return None;
+        }
+        self.said_at = Some(now);
+        Some(format!("{} {text}\n", paint(style::WAIT, "…")))
+    }
+
     /// Takes the moving line away while something is printed.
     pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
-        match &self.spinner {
+        match self.bar.as_ref().or(self.spinner.as_ref()) {
             Some(spinner) => spinner.suspend(print),
             None => print(),
         }
@@ -57,8 +85,8 @@ impl Progress {
 
     /// Takes the moving line away for good.
     pub fn end(&mut self) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish_and_clear();
+        for line in self.spinner.take().into_iter().chain(self.bar.take()) {
+            line.finish_and_clear();
         }
     }
 }
@@ -67,6 +95,15 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {bar:24.cyan/dim} {wide_msg} {elapsed:.dim}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(TURN);
+    bar
 }
 
 fn spinner() -> ProgressBar {

@@ -72,6 +72,13 @@ impl<'a> Show<'a> {
                     None => return,
                 }
             }
+            Line::Progress(progress) => {
+                let lively = self.screen.lively();
+                match self.progress.moving(progress, (self.now)(), lively) {
+                    Some(text) => (false, text),
+                    None => return,
+                }
+            }
             Line::Step(step) => (false, lines::step(step)),
             Line::Wait(wait) => (false, lines::wait(&self.shorter(wait))),
             Line::Resource(resource) => (false, lines::resource(resource)),

@@ -3,9 +3,10 @@
 use super::health;
 use super::module::Module;
 use super::spec::{Port, ProbeSpec, Route, ServiceSpec};
-use super::{schedule, suspend};
+use super::schedule;
 use crate::document::Document;
 use crate::document::near::listed;
+use crate::kinds::suspend;
 use crate::model::problem::{Code, Problem};
 use crate::model::unit::Millis;
 use crate::ports::keeper::Bounds;
@@ -33,7 +34,7 @@ pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem
     look.routes(spec);
     look.dependencies(spec);
     look.resources(spec);
-    suspend::check(document, spec, problems);
+    suspend::check(document, &spec.suspend, problems);
     schedule::check(document, spec, problems);
 }
 

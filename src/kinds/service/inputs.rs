@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::health::{self, Probing, Programs};
 use super::module::Module;
 use super::spec::{Exposure, Port, ServiceSpec};
+use crate::kinds::path::tidy;
 use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::secret::Secret;
@@ -116,21 +117,6 @@ pub fn argv<'a>(spec: &'a ServiceSpec, module: Option<&'a Module>) -> &'a [Strin
 pub fn working_dir(spec: &ServiceSpec, folder: &Path) -> PathBuf {
     let relative = spec.working_dir.as_deref().or(spec.module.as_deref()).unwrap_or(".");
     tidy(&folder.join(relative))
-}
-
-/// Removes `.` and resolves `..` by name, so that the same folder has one spelling.
-pub fn tidy(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir => {
-                out.pop();
-            }
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 /// The fixed port the service asks for, or `None` when it wants one chosen or has none.

@@ -13,7 +13,7 @@ mod rights;
 pub mod schedule;
 pub mod scheduled;
 pub mod spec;
-pub mod suspend;
+
 #[cfg(test)]
 mod tests;
 pub mod trial;

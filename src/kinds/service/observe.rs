@@ -10,10 +10,11 @@ use super::health::{self, Health, Programs};
 use super::inputs::{self, Found, Inputs, Setting, WantedRow};
 use super::rights::rights;
 use super::scheduled::Past;
-use super::spec::SecretRef;
 use super::trial::{Proven, Refused};
 use crate::document::Document;
+use crate::kinds::path::tidy;
 use crate::model::digest::Digest;
+use crate::kinds::secret::{SecretRef, secret};
 use crate::model::id::Name;
 use crate::model::observed::Observed;
 use crate::model::problem::{Code, Problem};
@@ -318,7 +319,7 @@ fn file_env(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Resu
     let mut all = BTreeMap::new();
     for (index, name) in setting.spec.env_file.iter().enumerate() {
         let at = document.value_at(&format!("/spec/envFile/{index}"));
-        let path = inputs::tidy(&setting.folder.join(name));
+        let path = tidy(&setting.folder.join(name));
         let text = look.files().read(&path).map_err(|error| {
             let message = match error {
                 FileError::Missing => format!("the envFile {} does not exist", path.display()),
@@ -341,7 +342,7 @@ fn file_env(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Resu
 fn files(look: &Look<'_>, document: &Document, setting: &Setting<'_>) -> Result<BTreeMap<String, Digest>, Problem> {
     let mut all = BTreeMap::new();
     for (index, name) in setting.spec.files.iter().enumerate() {
-        let path = inputs::tidy(&setting.folder.join(name));
+        let path = tidy(&setting.folder.join(name));
         let digest = look.files().fingerprint(&path).map_err(|error| {
             let message = match error {
                 FileError::Missing => format!("the file {} does not exist", path.display()),
@@ -392,42 +393,4 @@ fn assumed(look: &Look<'_>, setting: &Setting<'_>) -> BTreeMap<String, Digest> {
     let part = |name: &str| parts.and_then(|parts| parts.get(&format!("secretEnv.{name}"))).cloned();
     let names = setting.spec.secret_env.iter().filter(|(_, from)| is_assumed(look, from)).map(|(name, _)| &name.0);
     names.map(|name| (name.clone(), part(name).unwrap_or_else(|| Digest::of(b"")))).collect()
-}
-
-fn secret(look: &Look<'_>, from: &SecretRef, folder: &Path) -> Result<Secret, (String, String)> {
-    if let Some(file) = &from.file {
-        let path = inputs::tidy(&folder.join(file));
-        let read = look.files().read(&path).map_err(|error| match error {
-            FileError::Missing => {
-                (format!("the file {} does not exist", path.display()), "create it with mode 0600".to_owned())
-            }
-            FileError::Unreadable(why) => {
-                (format!("{} cannot be read: {why}", path.display()), "check its mode".to_owned())
-            }
-        })?;
-        let trimmed = read.strip_suffix('\n').unwrap_or(&read);
-        return Ok(Secret::new(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned()));
-    }
-    if let Some(name) = &from.env {
-        return look.secrets().variable(name).ok_or_else(|| {
-            (
-                format!("the variable {name} is not set"),
-                "set it in the environment that trueup is started with".to_owned(),
-            )
-        });
-    }
-    let argv = from.command.as_deref().unwrap_or_default();
-    let answer = look.facts.commands.get(&(folder.to_owned(), argv.to_owned())).cloned();
-    let answer = answer.unwrap_or_else(|| Err("its command was not asked".to_owned()));
-    answer.map_err(|why| (why, format!("run it by hand: {}", in_shell(argv))))
-}
-
-/// The words as a shell takes them.
-fn in_shell(argv: &[String]) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    let quoted = |word: &String| match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.clone(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    };
-    argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }

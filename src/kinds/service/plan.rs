@@ -7,6 +7,8 @@ use super::inputs::{Inputs, Reload, WantedRow};
 use super::observe::{PortHolder, Record, RowState, State};
 use super::scheduled::{self, Turn};
 use super::trial::{self, Trial};
+use crate::kinds::intent::{self, Trouble};
+use crate::kinds::standing::Standing;
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
 use crate::model::observed::Observed;
@@ -154,76 +156,10 @@ pub struct Unmet {
 }
 
 /// A step to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    pub action: Action,
-    pub reason: Reason,
-    pub cause: Cause,
-    pub detail: String,
-    /// JSON pointer of what asks for it.
-    pub pointer: String,
-}
-
-/// How a service stands: the basis of its conditions, and what its dependents look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    pub started: bool,
-    pub ready: bool,
-    pub completed: bool,
-    pub reason: Reason,
-    pub message: String,
-    /// Waiting longer is not expected to help. What is ready and doomed works, and cannot become what is asked for.
-    pub doomed: bool,
-    pub drifted: Option<(Reason, String)>,
-}
+pub type Wanted = intent::Wanted<Action>;
 
 /// What the policy says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intent {
-    pub steps: Vec<Wanted>,
-    /// The steps must wait for this (they are shown by `plan`, and not done yet).
-    pub gate: Option<String>,
-    pub standing: Standing,
-    /// A mistake to show, with the pointer it belongs to when it has no position of its own.
-    pub problem: Option<Trouble>,
-}
-
-/// A problem found while looking.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    Placed(Box<Problem>),
-    At { pointer: &'static str, code: Code, message: String, hint: String },
-}
-
-impl Standing {
-    pub(super) fn down(reason: Reason, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { started: false, ready: false, completed: false, reason, message, doomed: false, drifted: None }
-    }
-
-    fn doomed(mut self) -> Self {
-        self.doomed = true;
-        self
-    }
-
-    /// Nothing is to be done or waited for.
-    pub fn settled(&self) -> bool {
-        (self.ready && !self.doomed)
-            || self.completed
-            || matches!(self.reason, Reason::Suspended | Reason::Overridden | Reason::Down | Reason::Gone)
-            || matches!(self.reason, Reason::Scheduled | Reason::LastRunFailed)
-    }
-}
-
-impl Intent {
-    pub(super) fn rest(standing: Standing) -> Self {
-        Self { steps: Vec::new(), gate: None, standing, problem: None }
-    }
-
-    pub(super) fn act(standing: Standing, step: Wanted) -> Self {
-        Self { steps: vec![step], gate: None, standing, problem: None }
-    }
-}
+pub type Intent = intent::Intent<Action>;
 
 /// Decides.
 pub fn plan(view: &View<'_>) -> Intent {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::inputs::Inputs;
 use super::observe::{Record, State};
-use super::plan::{Action, Intent, Standing, View, is_live, port_taken, row, running, standing, step};
+use super::plan::{Action, Intent, View, is_live, port_taken, row, running, standing, step};
+use crate::kinds::standing::Standing;
 use super::schedule::{Missed, Overlap, ScheduleSpec, Timetable};
 use crate::kinds::Spec;
 use crate::model::condition::Reason;

@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::schedule::ScheduleSpec;
-use super::suspend::Suspend;
+use crate::kinds::secret::SecretRef;
+use crate::kinds::suspend::Suspend;
 use crate::model::id::Name;
 use crate::model::unit::{Bytes, Millis};
 use crate::ports::keeper::{Bounds, Ceilings, RestartWhen, Rlimit};
@@ -93,23 +94,6 @@ pub struct ServiceSpec {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct EnvName(#[schemars(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))] pub String);
-
-/// Where a secret comes from. Exactly one of the three.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct SecretRef {
-    /// A file, relative to this one; one trailing newline is removed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// A variable of trueup's own environment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<String>,
-    /// A command whose standard output is the secret; one trailing newline is removed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub command: Option<Vec<String>>,
-}
 
 /// A port number, or `auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,10 @@
-//! `suspend`: a service that its file keeps stopped, for good or until a moment. Pure.
+//! `suspend`: what its file keeps still, for good or until a moment. Pure.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::spec::ServiceSpec;
 use crate::document::Document;
 use crate::model::problem::{Code, Problem};
 use crate::model::time::Timestamp;
@@ -92,8 +91,8 @@ fn moment(text: &str) -> Option<Timestamp> {
 }
 
 /// What no schema can tell.
-pub(super) fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem>) {
-    let Suspend::For(SuspendFor { until: Some(text), .. }) = &spec.suspend else { return };
+pub fn check(document: &Document, suspend: &Suspend, problems: &mut Vec<Problem>) {
+    let Suspend::For(SuspendFor { until: Some(text), .. }) = suspend else { return };
     if moment(text).is_some() {
         return;
     }
