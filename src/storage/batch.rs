@@ -23,7 +23,7 @@ pub(super) const PIECE: usize = 256 << 10;
 /// What is at hand for moving.
 pub(super) struct Job<'a> {
     pub index: &'a dyn Index,
-    pub clock: &'a dyn Clock,
+    pub clock: &'a (dyn Clock + Send + Sync),
     pub shared: &'a Shared,
     pub lease: Lease,
     pub target: &'a Name,
@@ -119,6 +119,37 @@ impl Job<'_> {
             self.shared.find(at, finding);
         }
         Ok(())
+    }
+
+    /// Looks at an object where it lies (the target is its place), and replaces what is wrong there from any good copy.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub(super) fn mend(&self, row: &Row, buffer: &mut Vec<u8>) -> Result<Verdict, IndexError> {
+        let verified = || self.index.verified(self.lease, &[(row.object.name, row.place.clone())], self.clock.wall());
+        let (fault, detail) =
+            match self.backend().and_then(|backend| self.read(backend, &row.object, Reading::Scrubbing, buffer)) {
+                Ok(Seen::Right) => return verified().map(|()| Verdict::Found),
+                Ok(Seen::Wrong(fault, detail)) => (fault, detail),
+                Err(error) => return Ok(self.stuck(error)),
+            };
+        let mut verdict = self.bring(row, Put::Replace);
+        if verdict.arrived() {
+            match self.backend().and_then(|backend| backend.settle(&[row.object.name])) {
+                Ok(()) => self.prove(row, &mut verdict, buffer),
+                Err(error) => verdict = Verdict::Stuck(error),
+            }
+        }
+        match &verdict {
+            Verdict::Repaired(from) => {
+                verified()?;
+                self.repaired(row, from)?;
+            }
+            // Not that there is no other copy is the finding, but what is wrong with this one.
+            Verdict::Troubled(..) => self.trouble(row, fault, &detail)?,
+            _ => {}
+        }
+        Ok(verdict)
     }
 
     /// Copies, makes durable and reads back.

@@ -25,6 +25,8 @@ mod schemas;
 mod service;
 mod sim;
 mod stage;
+mod storage_conformance;
+mod storage_stage;
 mod tidy;
 mod trees;
 mod upgrade;
