@@ -2,3 +2,15 @@
 //! engine tells it what is wished. Whatever it does is found again in the index, so it may be killed at any point.
 
 pub mod body;
+pub mod mover;
+pub mod pace;
+pub mod turn;
+
+/// One group of objects on its way.
+mod batch;
+mod probe;
+mod progress;
+mod scrub;
+mod shared;
+mod sweep;
+mod work;

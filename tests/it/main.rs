@@ -26,6 +26,8 @@ mod schemas;
 mod service;
 mod sim;
 mod stage;
+mod storage_conformance;
+mod storage_stage;
 mod tidy;
 mod trees;
 mod upgrade;
