@@ -49,7 +49,13 @@ impl Storage for LazyStorage {
             Some(index) => index.standing().map_err(failed)?,
             None => Default::default(),
         };
-        Ok(Status { standing, health: Default::default(), motion: Motion::Asleep, progress: None, troubled: Vec::new() })
+        Ok(Status {
+            standing,
+            health: Default::default(),
+            motion: Motion::Asleep,
+            progress: None,
+            troubled: Vec::new(),
+        })
     }
     fn tell(&self, _intent: &Intent) {}
     fn activate(&self, place: &Name) -> Result<(), PortError> {
