@@ -82,7 +82,7 @@ pub struct Object {
 /// What to do when something lies under the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// Leave it, and do not read the body.
+    /// Leave it. The body is not read, unless asking before would cost more than sending it.
     IfAbsent,
     /// Replace it in one move.
     Replace,
