@@ -372,8 +372,8 @@ pub trait Index: Send + Sync {
     /// Objects at `place` that were last verified before this time (or never), those longest ago first.
     fn stale(&self, place: &Name, before: Timestamp, limit: usize) -> Result<Vec<Row>, IndexError>;
 
-    /// Spares at a place that are so since before this time.
-    fn spares(&self, place: &Name, before: Timestamp, limit: usize) -> Result<Vec<Spare>, IndexError>;
+    /// Spares of this kind at a place that are so since before this time, those longest ago first.
+    fn spares(&self, place: &Name, why: SpareOf, before: Timestamp, limit: usize) -> Result<Vec<Spare>, IndexError>;
     /// What a listing of a place showed, in ascending order with nothing left out between the first and the last of it: what the index
     /// does not rely on there becomes an orphan as of `at`, unless it is a spare already. How many are new.
     fn listed(&self, lease: Lease, place: &Name, found: &[Object], at: Timestamp) -> Result<usize, IndexError>;

@@ -3,9 +3,21 @@
 
 pub mod body;
 pub mod depot;
+pub mod mover;
+pub mod pace;
 pub mod put;
 pub mod read;
 pub mod remove;
 pub mod spool;
+pub mod turn;
+
+/// One group of objects on its way.
+mod batch;
+mod probe;
+mod progress;
+mod scrub;
+mod shared;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod work;

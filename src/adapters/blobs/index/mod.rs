@@ -26,7 +26,7 @@ use crate::model::blob::{Integrity, Sha256};
 use crate::model::id::Name;
 use crate::model::time::Timestamp;
 use crate::ports::blobs::{
-    Added, Entry, Finish, Index, IndexError, Lease, Migration, Object, Row, Spare, Standing, Trouble,
+    Added, Entry, Finish, Index, IndexError, Lease, Migration, Object, Row, Spare, SpareOf, Standing, Trouble,
 };
 
 /// An open index. Any number of processes may have it open.
@@ -106,8 +106,8 @@ impl Index for SqliteIndex {
     fn stale(&self, place: &Name, before: Timestamp, limit: usize) -> Result<Vec<Row>, IndexError> {
         self.read(|on| look::stale(on, place, before, limit))
     }
-    fn spares(&self, place: &Name, before: Timestamp, limit: usize) -> Result<Vec<Spare>, IndexError> {
-        self.read(|on| spares::since_before(on, place, before, limit))
+    fn spares(&self, place: &Name, why: SpareOf, before: Timestamp, limit: usize) -> Result<Vec<Spare>, IndexError> {
+        self.read(|on| spares::since_before(on, place, why, before, limit))
     }
     fn listed(&self, lease: Lease, place: &Name, found: &[Object], at: Timestamp) -> Result<usize, IndexError> {
         self.write(|tx| spares::listed(tx, lease, place, found, at))

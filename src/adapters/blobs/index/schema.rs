@@ -47,7 +47,7 @@ pub(super) const MIGRATIONS: &[&str] = &["
         since INTEGER NOT NULL,
         PRIMARY KEY (place, name)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX spare_since ON spare (place, since);
+    CREATE INDEX spare_since ON spare (place, why, since);
 
     CREATE TABLE migration (
         id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,

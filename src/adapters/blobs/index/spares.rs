@@ -10,7 +10,7 @@ use crate::model::time::Timestamp;
 use crate::ports::blobs::{IndexError, Lease, Object, Spare, SpareOf};
 
 pub(super) const SINCE_BEFORE: &str =
-    "SELECT name, size, why, since FROM spare WHERE place = ?1 AND since < ?2 ORDER BY since LIMIT ?3";
+    "SELECT name, size, why, since FROM spare WHERE place = ?1 AND why = ?2 AND since < ?3 ORDER BY since LIMIT ?4";
 /// Unless a row relies on it, or it is a spare already: then its time stays.
 const FOUND: &str = "INSERT INTO spare (place, name, size, why, since)
     SELECT ?1, ?2, ?3, 'orphan', ?4 WHERE NOT EXISTS (SELECT 1 FROM object WHERE name = ?2 AND place = ?1)
@@ -34,6 +34,7 @@ pub(super) fn put(tx: &Connection, place: i64, object: &Object, why: SpareOf, at
 pub(super) fn since_before(
     on: &Connection,
     place: &Name,
+    why: SpareOf,
     before: Timestamp,
     limit: usize,
 ) -> Result<Vec<Spare>, IndexError> {
@@ -47,7 +48,7 @@ pub(super) fn since_before(
         };
         Ok(Spare { name: look::sha256(line, 0)?, size: line.get(1)?, why, since: Timestamp(line.get(3)?) })
     };
-    rows(on, SINCE_BEFORE, params![place, before.0, number(limit)], read)
+    rows(on, SINCE_BEFORE, params![place, word(why), before.0, number(limit)], read)
 }
 
 pub(super) fn listed(

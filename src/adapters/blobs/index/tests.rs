@@ -51,7 +51,9 @@ fn tally(objects: u64, bytes: u64, troubled: u64, spares: u64) -> Tally {
 }
 
 fn spares(index: &SqliteIndex, place: &str) -> Vec<(Sha256, u64, SpareOf, i64)> {
-    let spares = index.spares(&name(place), at(i64::MAX), 100).expect("spares");
+    let of = |why| index.spares(&name(place), why, at(i64::MAX), 100).expect("spares");
+    let mut spares = [of(SpareOf::Moved), of(SpareOf::Removed), of(SpareOf::Orphan)].concat();
+    spares.sort_by_key(|spare| spare.since);
     spares.into_iter().map(|spare| (spare.name, spare.size, spare.why, spare.since.0)).collect()
 }
 
@@ -341,8 +343,8 @@ fn a_listing_finds_orphans_once_and_their_time_stays() {
     let expected = [(object(2).name, 2, SpareOf::Removed, 20), (object(3).name, 3, SpareOf::Orphan, 30)];
     assert_eq!(spares(&index, "a"), expected);
     assert_eq!(index.listed(lease, &name("b"), &found[..1], at(41)), Ok(1), "the index relies on a, and not on b");
-    assert_eq!(index.spares(&name("a"), at(30), 9).expect("a page").len(), 1, "not before its time");
-    assert_eq!(index.spares(&name("a"), at(31), 1).expect("a page").len(), 1);
+    assert_eq!(index.spares(&name("a"), SpareOf::Orphan, at(30), 9).expect("a page").len(), 0, "not before its time");
+    assert_eq!(index.spares(&name("a"), SpareOf::Removed, at(21), 1).expect("a page").len(), 1);
     assert_eq!(index.standing().expect("stands").tallies[&name("a")], tally(1, 1, 0, 2));
     // Referenced again, it is no spare; unreferenced again, its time starts anew.
     index.add(&key(3), &object(3), &name("a"), true, at(50)).expect("adds");

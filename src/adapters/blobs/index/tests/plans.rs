@@ -31,7 +31,7 @@ fn every_page_comes_from_an_index() {
         (look::TROUBLED, "object_troubled (name>?)"),
         (look::NEVER_VERIFIED, "object_verified (place=? AND verified=?)"),
         (look::STALE, "object_verified (place=? AND verified<?)"),
-        (spares::SINCE_BEFORE, "spare_since (place=? AND since<?)"),
+        (spares::SINCE_BEFORE, "spare_since (place=? AND why=? AND since<?)"),
         (moves::ANY_ELSEWHERE, "object_verified (place>?)"),
     ] {
         let plan = plan(&index, sql);
@@ -90,7 +90,7 @@ fn a_million_objects_cost_no_more_to_look_at_than_one() {
     });
     eprintln!("elsewhere(256) and flip(256): {flip} us");
     let stale = micros(21, |_| drop(index.stale(&a, at(i64::MAX), 256).expect("a page")));
-    let spare = micros(21, |_| drop(index.spares(&a, at(i64::MAX), 256).expect("a page")));
+    let spare = micros(21, |_| drop(index.spares(&a, SpareOf::Moved, at(i64::MAX), 256).expect("a page")));
     let troubled = micros(21, |_| drop(index.troubled(None, 256).expect("a page")));
     let entries = micros(21, |_| drop(index.entries(None, 256).expect("a page")));
     eprintln!(
