@@ -6,15 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use super::bell::Ringer;
 use super::build::Access;
-use crate::adapters::blobs::fs::Fs;
+use crate::adapters::blobs;
 use crate::adapters::blobs::index::SqliteIndex;
 use crate::adapters::blobs::latches::FileLatches;
-use crate::adapters::blobs::sqlite::Sqlite;
 use crate::adapters::clock::{SystemClock, SystemDice};
 use crate::adapters::lock;
 use crate::model::id::Name;
 use crate::ports::PortError;
-use crate::ports::blobs::{Backend, BackendError, Location, Standing};
+use crate::ports::blobs::Standing;
 use crate::ports::storage::{Intent, Motion, Status, Storage, Told};
 use crate::storage::mover::{Mover, Parts};
 
@@ -47,7 +46,7 @@ impl LazyStorage {
         let mover = Mover::start(Parts {
             index: Arc::new(index),
             latches: Arc::new(FileLatches::new(&self.folder)),
-            open: Arc::new(open),
+            open: Arc::new(blobs::open),
             clock: Arc::new(SystemClock),
             dice: Arc::new(Mutex::new(SystemDice::new())),
             bell: Arc::new(move || ringer.ring()),
@@ -68,14 +67,6 @@ pub(super) fn folder(state: &Path) -> PathBuf {
 
 /// The index in that folder.
 pub(super) const INDEX: &str = "index.db";
-
-fn open(location: &Location) -> Result<Arc<dyn Backend>, BackendError> {
-    Ok(match location {
-        Location::Fs { path } => Arc::new(Fs::open(path)?),
-        Location::Sqlite { path } => Arc::new(Sqlite::open(path)?),
-        Location::S3(_) => return Err(BackendError::Refused("not built yet".to_owned())),
-    })
-}
 
 impl Storage for LazyStorage {
     fn status(&self) -> Result<Status, PortError> {

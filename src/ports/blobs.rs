@@ -386,6 +386,8 @@ pub trait Index: Send + Sync {
     fn migrations(&self, limit: usize) -> Result<Vec<Migration>, IndexError>;
     /// A named note of the index (when a backend was listed or proved last, and the like).
     fn note(&self, name: &str) -> Result<Option<String>, IndexError>;
+    /// The notes whose names begin so, without that beginning.
+    fn notes(&self, beginning: &str) -> Result<Vec<(String, String)>, IndexError>;
     fn set_note(&self, name: &str, value: &str) -> Result<(), IndexError>;
 }
 
