@@ -28,6 +28,7 @@ mod service;
 mod sim;
 mod stage;
 mod storage_conformance;
+mod storage_kill;
 mod storage_stage;
 mod tidy;
 mod trees;
