@@ -19,6 +19,7 @@ mod hours_sim;
 mod keeper;
 mod limits;
 mod manifests;
+mod near;
 mod noise;
 mod read;
 mod real;
