@@ -1,14 +1,17 @@
 //! A bucket behind a bad line, and a server that says no: every call ends right, or with an error that says what it is.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use trueup::adapters::blobs::s3::{Patience, S3};
+use trueup::adapters::environment::Environment;
 use trueup::model::blob::Sha256;
 use trueup::model::secret::Secret;
 use trueup::ports::blobs::{Backend, BackendError, Bucket, Placed, Put};
 
-use crate::backends::{bytes, object, put, read, store};
+use crate::backends::{bytes, contract, object, put, read, store};
 use crate::faulty::{Fault, Faulty};
 use crate::s3 as server;
 
@@ -129,11 +132,13 @@ fn a_read_that_is_cut_goes_on_where_it_was() {
     let (_server, line, backend) = behind_a_bad_line();
     let large = bytes(6, 5 * MIB);
     let name = store(&backend, &large).name;
-    line.script(&[Fault::CutAnswer(MIB), Fault::CutAnswer(2 * MIB), Fault::CutAnswer(MIB / 2)]);
+    // More often than one request is repeated: each piece that came is a new beginning.
+    let cuts = [300_000; 10].map(Fault::CutAnswer);
+    line.script(&cuts);
     assert!(read(&backend, &name, None) == Ok(large));
-    assert_eq!(line.count(|fault| matches!(fault, Fault::CutAnswer(_))), 3);
+    assert_eq!(line.count(|fault| matches!(fault, Fault::CutAnswer(_))), cuts.len());
     let asked = line.done().iter().filter(|(request, _)| request.starts_with("GET")).count();
-    assert_eq!(asked, 4, "once, and again for each cut");
+    assert_eq!(asked, 1 + cuts.len(), "once, and again for each cut");
 }
 
 #[test]
@@ -266,6 +271,9 @@ fn an_endpoint_where_nobody_listens_is_named() {
         let BackendError::Transient(why) = &error else { panic!("{error:?}") };
         assert!(why.contains(&format!("bucket 'blobs' at {endpoint}")) && why.contains("refused"), "{why}");
     }
+    let deaf = server.endpoint.replace("http:", "https:");
+    let error = opened(&server.bucket("blobs", "", &deaf)).size(&Sha256::of(b"")).expect_err("it speaks no TLS");
+    assert!(matches!(&error, BackendError::Transient(why) if why.contains(&deaf)), "{error:?}");
     let nowhere = server.bucket("blobs", "", "http://there-is-no-such-host.invalid");
     let error = opened(&nowhere).size(&Sha256::of(b"")).expect_err("no such host");
     assert!(matches!(&error, BackendError::Transient(why) if why.contains("no-such-host.invalid")), "{error:?}");
@@ -280,4 +288,54 @@ fn what_cannot_be_an_endpoint_is_refused_at_once() {
     }
     let opened = S3::open(&server.bucket("blobs", "a//b/", &server.endpoint)).map(|_| ());
     assert!(matches!(opened, Err(BackendError::Refused(why)) if why.contains("a//b/")));
+}
+
+/// Names the program `moto_server` (PyPI `moto[server]`): another S3 server, by other people.
+const MOTO: &str = "TRUEUP_MOTO";
+
+#[test]
+fn another_server_keeps_the_contract_too() {
+    let environment = Environment::of_process();
+    let Some(program) = environment.get(MOTO) else { return };
+    let mut running = Command::new(program)
+        .args(["-H", "127.0.0.1", "-p", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server of TRUEUP_MOTO");
+    let mut said = BufReader::new(running.stderr.take().expect("piped")).lines();
+    let endpoint = said.find_map(|line| Some(line.ok()?.split_once("Running on ")?.1.trim().to_owned()));
+    let endpoint = endpoint.expect("it says where it listens");
+    // It goes on to say what it is asked.
+    let drain = std::thread::spawn(move || said.count());
+    let host = endpoint.strip_prefix("http://").expect("HTTP");
+    let mut stream = TcpStream::connect(host).expect("connected");
+    let create = format!("PUT /blobs HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    stream.write_all(create.as_bytes()).expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let bucket = Bucket {
+        endpoint: endpoint.clone(),
+        bucket: "blobs".into(),
+        region: "us-east-1".into(),
+        path_style: true,
+        prefix: "some/where/".into(),
+        access_key_id: Secret::new("AKIATRUEUPTEST".into()),
+        secret_access_key: Secret::new("secret".into()),
+        session_token: None,
+    };
+    let done = std::panic::catch_unwind(|| {
+        contract(&S3::open(&bucket).expect("opened"), false);
+        let nowhere = opened(&Bucket { bucket: "nowhere".into(), ..bucket });
+        for error in refusals(&nowhere) {
+            assert!(matches!(&error, BackendError::Refused(why) if why.contains("does not exist")), "{error:?}");
+        }
+    });
+    running.kill().expect("killed");
+    running.wait().expect("gone");
+    drain.join().expect("drained");
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
+    }
 }

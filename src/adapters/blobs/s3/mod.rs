@@ -476,3 +476,6 @@ impl Read for Reader {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;
