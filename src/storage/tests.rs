@@ -375,14 +375,14 @@ fn removing_takes_the_bytes_with_the_last_blob_unless_somebody_puts() {
         assert!(matches!(rm(&two), Ok(Leftover::Deleted)));
         assert!(matches!(rm(&two), Err(BlobError::Unknown(_))));
         assert_eq!(house.backends[&name("a")].size(&Sha256::of(b"abc")), Ok(None));
-        assert_eq!(house.index.spares(&name("a"), Timestamp(i64::MAX), 9), Ok(vec![]));
+        assert_eq!(house.index.spares(&name("a"), SpareOf::Removed, Timestamp(i64::MAX), 9), Ok(vec![]));
     }
     house.put(b"abc", None).expect("is stored");
     let putting = house.latches.putting().expect("free");
     let removed = house.with(|depot| remove(depot, &one)).expect("removed");
     assert_eq!(removed.bytes, Leftover::Later);
     drop(putting);
-    let spares = house.index.spares(&name("a"), Timestamp(i64::MAX), 9).expect("reads");
+    let spares = house.index.spares(&name("a"), SpareOf::Removed, Timestamp(i64::MAX), 9).expect("reads");
     assert_eq!((spares[0].name, spares[0].why), (Sha256::of(b"abc"), SpareOf::Removed));
     assert_eq!(house.backends[&name("a")].size(&Sha256::of(b"abc")), Ok(Some(3)));
 }
