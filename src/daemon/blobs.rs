@@ -11,10 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::build::read_ledger;
-use crate::adapters::blobs::fs::Fs;
+use super::storage::{INDEX, folder};
+use crate::adapters::blobs;
 use crate::adapters::blobs::index::SqliteIndex;
 use crate::adapters::blobs::latches::FileLatches;
-use crate::adapters::blobs::sqlite::Sqlite;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::environment::Environment;
 use crate::adapters::secrets::ProcessSecrets;
@@ -35,7 +35,7 @@ use crate::model::id::{KindName, Name};
 use crate::model::secret::Secret;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
-use crate::ports::blobs::{Backend, BackendError, Entry, Fault, Index, IndexError, Location, Migration, Standing};
+use crate::ports::blobs::{Backend, BackendError, Entry, Fault, Index, IndexError, Migration, Standing};
 use crate::ports::clock::Clock;
 use crate::ports::secrets::Secrets;
 use crate::storage::depot::{BlobError, Depot, Watch};
@@ -45,11 +45,6 @@ use crate::storage::remove::{Leftover, remove};
 
 /// So many blobs are read from the index at once.
 const PAGE: usize = 1_000;
-
-/// The folder of the storage in the state folder.
-fn folder(state: &Path) -> PathBuf {
-    state.join("blobs")
-}
 
 /// The blobs of one state folder.
 pub(super) struct Local {
@@ -71,7 +66,7 @@ impl Local {
     /// Looks at what there is; makes nothing.
     pub(super) fn open(place: &Place) -> Result<Self, Failure> {
         let folder = folder(&place.state);
-        let path = folder.join("index.db");
+        let path = folder.join(INDEX);
         let index = match path.try_exists() {
             Ok(false) => None,
             Ok(true) => Some(SqliteIndex::open(&path).map_err(broken)?),
@@ -105,7 +100,7 @@ impl Local {
         }
         // The digest of the place is of no use here, so nothing needs to key it.
         let place = inputs::place(&declared.spec, &declared.folder, values, &[0; 32]);
-        let backend = open(&place.location)?;
+        let backend = blobs::open(&place.location)?;
         self.opened.borrow_mut().insert(name.clone(), backend.clone());
         Ok(backend)
     }
@@ -119,15 +114,6 @@ impl Local {
         let (places, spool) = (self.declared.keys().cloned().collect(), self.folder.clone());
         work(&Depot { index, latches: &self.latches, places, open: &open, spool, now: &now }).map_err(failure)
     }
-}
-
-/// Makes a backend of its location.
-fn open(location: &Location) -> Result<Arc<dyn Backend>, BackendError> {
-    Ok(match location {
-        Location::Fs { path } => Arc::new(Fs::open(path)?),
-        Location::Sqlite { path } => Arc::new(Sqlite::open(path)?),
-        Location::S3(_) => return Err(BackendError::Refused("this trueup cannot reach buckets".into())),
-    })
 }
 
 /// The backends that the ledger holds as accepted.

@@ -22,6 +22,7 @@ mod noise;
 mod read;
 mod real;
 mod requests;
+mod s3;
 mod schemas;
 mod service;
 mod sim;
