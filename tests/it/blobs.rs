@@ -41,7 +41,7 @@ fn object(stage: &Stage, line: &Value) -> std::path::PathBuf {
 }
 
 fn bytes(count: usize) -> Vec<u8> {
-    (0..count).map(|n| (n * 31 >> 3) as u8).collect()
+    (0..count).map(|n| ((n * 31) >> 3) as u8).collect()
 }
 
 #[test]
