@@ -4,6 +4,7 @@ mod adoption;
 mod again_sim;
 mod backends;
 mod bad;
+mod blobs;
 mod bucket;
 mod change;
 mod chaos;
