@@ -1,6 +1,7 @@
 //! The command line: every command and flag, with its help. The help is the reference manual, so each command has examples.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -8,6 +9,7 @@ use clap_complete::ArgValueCandidates;
 use regex::bytes::Regex;
 
 use super::names::{self, Target};
+use crate::model::blob::Integrity;
 use crate::model::id::{KindName, Name};
 use crate::model::unit::Millis;
 
@@ -116,6 +118,10 @@ pub enum Command {
     Start(Start),
     /// Stop every module in reverse order of dependency, then the keeper
     Down(Down),
+    /// Put, get, list, verify and remove blobs
+    Blob(Blob),
+    /// Show where blobs lie, and how far a migration is
+    Storage(StorageWords),
     /// Run the daemon of this tree as a service of systemd
     Service(Service),
     /// Explain a field of a manifest, the code of a problem, or a state
@@ -443,6 +449,173 @@ pub struct Unit {
 
 fn unit_name(text: &str) -> Result<Name, String> {
     Name::new(text).map_err(|_| "a name is lower-case letters, digits and '-', at most 63 of them".to_owned())
+}
+
+/// Arguments of `blob`.
+#[derive(Args, Debug)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+#[command(after_long_help = "\
+Examples:
+  trueup blob put archive.tar.gz       store a file; prints its key
+  trueup blob get KEY -O archive.tar.gz
+  trueup blob ls -l                    every blob, with size and backend
+  trueup blob verify --all             read every blob and check its bytes")]
+pub struct Blob {
+    #[command(subcommand)]
+    pub verb: BlobVerb,
+}
+
+/// What can be done with blobs.
+#[derive(Debug, Subcommand)]
+pub enum BlobVerb {
+    /// Store a file or the standard input
+    Put(BlobPut),
+    /// Read a blob; its bytes are checked before any is given out
+    Get(BlobGet),
+    /// List blobs
+    Ls(BlobLs),
+    /// Show everything known of one blob
+    Stat(BlobStat),
+    /// Read blobs where they should lie, and check their bytes
+    Verify(BlobVerify),
+    /// Remove blobs
+    Rm(BlobRm),
+}
+
+/// Arguments of `blob put`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup blob put archive.tar.gz           named by the SHA-256 of its bytes
+  curl -s https://example.org/a | trueup blob put
+  trueup blob put --integrity sha512-... package.tgz
+
+The key printed is what 'trueup blob get' takes. A key that is there already keeps its bytes:
+putting the same bytes again does nothing, and putting others is an error.")]
+pub struct BlobPut {
+    /// The file; '-' or nothing is the standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// The key: the integrity of the content's origin, which the stored bytes may be another form of
+    #[arg(long, value_name = "KEY")]
+    pub integrity: Option<Integrity>,
+}
+
+/// Arguments of `blob get`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup blob get KEY > archive.tar.gz
+  trueup blob get KEY -O archive.tar.gz    the file appears only when all of it is right
+  trueup blob get KEY --range 0-99         the first 100 bytes; of a part only the length is checked")]
+pub struct BlobGet {
+    /// The blob
+    #[arg(value_name = "KEY")]
+    pub key: Integrity,
+    /// The file to write, in place of the standard output
+    #[arg(short = 'O', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output_file: Option<PathBuf>,
+    /// Only these bytes, counted from 0, both ends included; 'A-' is to the end
+    #[arg(long, value_name = "A-B", value_parser = byte_range)]
+    pub range: Option<Range<u64>>,
+}
+
+/// Arguments of `blob ls`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup blob ls                       the keys
+  trueup blob ls -l                    with size, backend, age and findings
+  trueup blob ls --backend archive     only what lies there
+  trueup blob ls -o json               one object a line")]
+pub struct BlobLs {
+    /// Only blobs on this backend
+    #[arg(long, value_name = "NAME", value_parser = unit_name)]
+    #[arg(add = ArgValueCandidates::new(names::backend_candidates))]
+    pub backend: Option<Name>,
+    /// With size, backend, age and findings
+    #[arg(short, long)]
+    pub long: bool,
+}
+
+/// Arguments of `blob stat`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup blob stat KEY")]
+pub struct BlobStat {
+    /// The blob
+    #[arg(value_name = "KEY")]
+    pub key: Integrity,
+}
+
+/// Arguments of `blob verify`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup blob verify KEY               exit code 7 when its bytes are missing or wrong
+  trueup blob verify --all             every blob
+
+It reads and tells, and changes nothing; the daemon finds and repairs by itself what it scrubs.")]
+pub struct BlobVerify {
+    /// The blobs
+    #[arg(value_name = "KEY", required_unless_present = "all", conflicts_with = "all")]
+    pub keys: Vec<Integrity>,
+    /// Every blob
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Arguments of `blob rm`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup blob rm KEY                   bytes that no other blob shares go with it")]
+pub struct BlobRm {
+    /// The blobs
+    #[arg(value_name = "KEY", required = true)]
+    pub keys: Vec<Integrity>,
+}
+
+/// `A-B` with both ends, or `A-`.
+fn byte_range(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || "a range is A-B, two numbers of which the second is not the smaller, or A-".to_owned();
+    let (start, end) = text.split_once('-').ok_or_else(wrong)?;
+    let start: u64 = start.parse().map_err(|_| wrong())?;
+    let last = if end.is_empty() { u64::MAX } else { end.parse().map_err(|_| wrong())? };
+    if last < start { Err(wrong()) } else { Ok(start..last.saturating_add(1)) }
+}
+
+/// Arguments of `storage`.
+#[derive(Args, Debug)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+#[command(after_long_help = "\
+Examples:
+  trueup storage status                where blobs lie, and how far a migration is
+  trueup storage status --history      past migrations as well")]
+pub struct StorageWords {
+    #[command(subcommand)]
+    pub verb: StorageVerb,
+}
+
+/// What can be asked of the storage.
+#[derive(Debug, Subcommand)]
+pub enum StorageVerb {
+    /// Show where blobs lie, and how far a migration is
+    Status(StorageStatus),
+}
+
+/// Arguments of `storage status`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup storage status
+  trueup storage status --history
+  trueup storage status -o json")]
+pub struct StorageStatus {
+    /// Past migrations as well, the newest first
+    #[arg(long)]
+    pub history: bool,
 }
 
 /// Arguments of `explain`.

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::{Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
@@ -9,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::exit::Failure;
 use super::interrupt::Cancel;
+use crate::model::blob::Integrity;
+use crate::model::blob_output::{
+    BlobLine, FetchedLine, MigrationLine, RemovedLine, StorageLine, StoredLine, VerdictLine,
+};
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::{Description, Line, ProblemLine, ResourceLine, Summary};
@@ -179,8 +185,52 @@ pub struct Surroundings {
     pub unset: Vec<String>,
 }
 
+/// Is told that so many bytes passed, of so many in all if that is known; `false` ends the work, with nothing half done.
+pub type Passed<'a> = dyn Fn(u64, Option<u64>) -> bool + 'a;
+
+/// Where the bytes of a new blob come from.
+pub enum PutFrom<'a> {
+    File(&'a Path),
+    /// The standard input.
+    Stream(&'a mut dyn Read),
+}
+
+/// Where the bytes of a blob go.
+pub enum GetTo<'a> {
+    /// A file, replaced in one move.
+    File(&'a Path),
+    /// The standard output.
+    Stream(&'a mut dyn Write),
+}
+
+/// The blobs of a state folder. Blocking calls; the engine is not needed for them.
+pub trait Blobs {
+    fn put(&self, from: PutFrom<'_>, key: Option<&Integrity>, passed: &Passed<'_>) -> Result<StoredLine, Failure>;
+    fn get(
+        &self,
+        key: &Integrity,
+        range: Option<Range<u64>>,
+        to: GetTo<'_>,
+        passed: &Passed<'_>,
+    ) -> Result<FetchedLine, Failure>;
+    /// Blobs in the order of their keys, until `each` says `false`.
+    fn list(&self, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure>;
+    fn stat(&self, key: &Integrity) -> Result<BlobLine, Failure>;
+    /// Reads a blob where it should lie. What is found wrong is told, and changes nothing.
+    fn verify(&self, key: &Integrity, passed: &Passed<'_>) -> Result<VerdictLine, Failure>;
+    fn remove(&self, key: &Integrity) -> Result<RemovedLine, Failure>;
+    fn status(&self) -> Result<StorageLine, Failure>;
+    /// The newest first.
+    fn migrations(&self, limit: usize) -> Result<Vec<MigrationLine>, Failure>;
+}
+
 /// What the binary puts behind the commands.
 pub trait Wiring {
+    /// The blobs of this place. Opens nothing yet that is not needed.
+    ///
+    /// # Errors
+    /// When the ledger or the index cannot be read.
+    fn blobs(&self, place: &Place) -> Result<Box<dyn Blobs>, Failure>;
     /// The wall clock.
     fn now(&self) -> Timestamp;
     /// Builds the engine's face for this place. Takes no lock yet.

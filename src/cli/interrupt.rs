@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,7 +65,33 @@ pub enum Interrupts {
     Given(Cancel),
 }
 
+/// Whether an end was asked for, for commands that look now and then.
+pub enum Asked {
+    Flag(Arc<AtomicBool>),
+    Given(Cancel),
+}
+
+impl Asked {
+    pub fn for_end(&self) -> bool {
+        match self {
+            Self::Flag(flag) => flag.load(Ordering::Relaxed),
+            Self::Given(cancel) => cancel.requested().is_some(),
+        }
+    }
+}
+
 impl Interrupts {
+    /// Starts to watch, without a runtime.
+    ///
+    /// # Errors
+    /// When the signal handlers cannot be installed.
+    pub fn watch(self) -> io::Result<Asked> {
+        match self {
+            Self::Given(given) => Ok(Asked::Given(given)),
+            Self::Signals => arm().map(Asked::Flag),
+        }
+    }
+
     /// Starts to listen. Must be called within a tokio runtime and `LocalSet`.
     ///
     /// # Errors
@@ -76,13 +102,7 @@ impl Interrupts {
             Self::Signals => cancel(),
         };
         let (trigger, cancel) = trigger_and_cancel;
-        // The flag is set by the first signal and read by the second, inside the signal handler itself, so that the second
-        // Ctrl-C works even while this thread is stuck in a system call. Order matters: first read, then set.
-        let armed = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM] {
-            signal_hook::flag::register_conditional_shutdown(number, Exit::Cancelled as i32, Arc::clone(&armed))?;
-            signal_hook::flag::register(number, Arc::clone(&armed))?;
-        }
+        arm()?;
         let mut interrupts = signal(SignalKind::interrupt())?;
         let mut terminations = signal(SignalKind::terminate())?;
         tokio::task::spawn_local(async move {
@@ -97,4 +117,15 @@ impl Interrupts {
         });
         Ok(cancel)
     }
+}
+
+/// A flag that is set by the first signal and read by the second, inside the signal handler itself, so that the second Ctrl-C works
+/// even while this thread is stuck in a system call. Order matters: first read, then set.
+fn arm() -> io::Result<Arc<AtomicBool>> {
+    let armed = Arc::new(AtomicBool::new(false));
+    for number in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(number, Exit::Cancelled as i32, Arc::clone(&armed))?;
+        signal_hook::flag::register(number, Arc::clone(&armed))?;
+    }
+    Ok(armed)
 }

@@ -7,6 +7,7 @@ pub mod exit;
 pub mod interrupt;
 pub mod render;
 
+mod blob;
 mod completions;
 mod describe;
 mod down;
@@ -23,6 +24,7 @@ mod restart;
 mod schema;
 mod service;
 mod stop;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -185,7 +187,7 @@ fn looks_at_tree(command: &Command) -> bool {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
         C::Stop(_) | C::Start(_) => true,
         C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
-        C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
+        C::Blob(_) | C::Storage(_) | C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
     }
 }
 
@@ -198,6 +200,12 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
         Command::Schema(args) => schema::run(&args, screen),
         Command::Service(args) => service::run(&args, &place, wiring.surroundings(), screen),
         Command::Completions(args) => completions::run(&args, screen),
+        Command::Blob(args) => {
+            // The blobs are worked on without a runtime, so requests to end are looked at between two pieces.
+            let asked = interrupts.watch().context("the signal handlers could not be installed")?;
+            blob::run(&args.verb, &*wiring.blobs(&place)?, &asked, wiring.now(), screen)
+        }
+        Command::Storage(args) => storage::run(&args.verb, &*wiring.blobs(&place)?, wiring.now(), screen),
         Command::Logs(args) if !args.follow => logs::print(&args, &place, wiring.now(), screen),
         Command::Keeper(_) if cli.global.state.is_none() => Err(Failure::new(Exit::Usage, "keeper needs --state DIR")),
         Command::Keeper(args) => wiring.keeper(&place.state, args.take_over),

@@ -243,6 +243,13 @@ pub fn service_candidates() -> Vec<CompletionCandidate> {
     services.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
 }
 
+/// Names of backends, for shell completion.
+pub fn backend_candidates() -> Vec<CompletionCandidate> {
+    let heads = heads(&completed_manifests());
+    let backends = heads.into_iter().filter(|head| head.kind == KindName::StorageBackend.as_str());
+    backends.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
+}
+
 /// `Kind/name` of every resource, and the names that only one has, for shell completion.
 pub fn resource_candidates() -> Vec<CompletionCandidate> {
     let mut all = heads(&completed_manifests());

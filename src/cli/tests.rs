@@ -139,6 +139,9 @@ impl Control for Face<'_> {
 }
 
 impl Wiring for Pretend {
+    fn blobs(&self, _: &Place) -> Result<Box<dyn super::engine::Blobs>, Failure> {
+        Err(Failure::new(Exit::Error, "there are no blobs here"))
+    }
     fn now(&self) -> Timestamp {
         Timestamp(NOW)
     }

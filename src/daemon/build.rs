@@ -82,7 +82,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         secrets: Rc::new(ProcessSecrets::new(environment, clock, SECRET_TTL)),
         probes: Rc::new(TokioProbes::new(Rc::new(move || wake.ring()))),
         store,
-        storage: Rc::new(LazyStorage::new(&place.state, access)),
+        storage: Rc::new(LazyStorage::new(&place.state, access, ringer.clone())),
     };
     Ok(Built { engine: Engine::new(world), keeper, _watch: watch })
 }

@@ -1,6 +1,7 @@
 //! Wiring: builds the real world, puts the engine behind the commands, and runs the continuous mode.
 
 mod bell;
+mod blobs;
 mod build;
 mod control;
 mod emit;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::environment::{self, Environment};
-use crate::cli::engine::{Answer, Control, Place, Surroundings, Wiring};
+use crate::cli::engine::{Answer, Blobs, Control, Place, Surroundings, Wiring};
 use crate::cli::exit::Failure;
 use crate::demo as modules;
 use crate::keeper::{self, KeeperError};
@@ -48,6 +49,10 @@ pub fn become_program(words: &[OsString]) -> u8 {
 }
 
 impl Wiring for Real {
+    fn blobs(&self, place: &Place) -> Result<Box<dyn Blobs>, Failure> {
+        Ok(Box::new(blobs::Local::open(place)?))
+    }
+
     fn now(&self) -> Timestamp {
         SystemClock.wall()
     }

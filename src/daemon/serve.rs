@@ -98,7 +98,12 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
                 continue;
             }
             let begun = clock.now();
-            waiting.push(Waiting { client, patience: Patience::new(begun), totals: Totals::from(begun), shown: Shown::default() });
+            waiting.push(Waiting {
+                client,
+                patience: Patience::new(begun),
+                totals: Totals::from(begun),
+                shown: Shown::default(),
+            });
         }
         let (gone, here) = waiting.into_iter().partition(|w: &Waiting| w.client.reply.is_closed());
         waiting = here;

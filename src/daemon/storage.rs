@@ -1,70 +1,101 @@
 //! The storage behind the engine: nothing is opened, and no thread runs, before a tree has one.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use super::bell::Ringer;
 use super::build::Access;
+use crate::adapters::blobs;
 use crate::adapters::blobs::index::SqliteIndex;
+use crate::adapters::blobs::latches::FileLatches;
+use crate::adapters::clock::{SystemClock, SystemDice};
+use crate::adapters::lock;
 use crate::model::id::Name;
-use crate::model::time::Timestamp;
 use crate::ports::PortError;
-use crate::ports::blobs::{Index, IndexError};
+use crate::ports::blobs::Standing;
 use crate::ports::storage::{Intent, Motion, Status, Storage, Told};
+use crate::storage::mover::{Mover, Parts};
 
 /// Opened at first use.
 pub(super) struct LazyStorage {
     folder: PathBuf,
     access: Access,
-    index: OnceCell<Arc<dyn Index>>,
+    ringer: Ringer,
+    mover: OnceCell<Mover>,
 }
 
 impl LazyStorage {
     /// `state` is the state folder.
-    pub(super) fn new(state: &std::path::Path, access: Access) -> Self {
-        Self { folder: state.join("blobs"), access, index: OnceCell::new() }
+    pub(super) fn new(state: &Path, access: Access, ringer: Ringer) -> Self {
+        Self { folder: folder(state), access, ringer, mover: OnceCell::new() }
     }
 
-    /// The index; `None` when there is none and this process only looks.
-    fn index(&self) -> Result<Option<Arc<dyn Index>>, PortError> {
-        if let Some(index) = self.index.get() {
-            return Ok(Some(index.clone()));
+    /// The mover; `None` when there is no index and this process only looks.
+    fn mover(&self) -> Result<Option<&Mover>, PortError> {
+        if let Some(mover) = self.mover.get() {
+            return Ok(Some(mover));
         }
-        let path = self.folder.join("index.db");
+        let path = self.folder.join(INDEX);
         if self.access == Access::Look && !path.exists() {
             return Ok(None);
         }
-        let index: Arc<dyn Index> = Arc::new(SqliteIndex::open(&path).map_err(failed)?);
-        Ok(Some(self.index.get_or_init(|| index).clone()))
+        lock::make_state_dir(&self.folder).map_err(|error| PortError::Retry(error.to_string()))?;
+        let index = SqliteIndex::open(&path).map_err(|error| PortError::Retry(error.to_string()))?;
+        let ringer = self.ringer.clone();
+        let mover = Mover::start(Parts {
+            index: Arc::new(index),
+            latches: Arc::new(FileLatches::new(&self.folder)),
+            open: Arc::new(blobs::open),
+            clock: Arc::new(SystemClock),
+            dice: Arc::new(Mutex::new(SystemDice::new())),
+            bell: Arc::new(move || ringer.ring()),
+        });
+        Ok(Some(self.mover.get_or_init(|| mover)))
+    }
+
+    /// The mover of a process that acts.
+    fn acting(&self) -> Result<&Mover, PortError> {
+        self.mover()?.ok_or_else(|| PortError::Never("this process only looks".to_owned()))
     }
 }
 
-fn failed(error: IndexError) -> PortError {
-    PortError::Retry(error.to_string())
+/// Where the index and the locks of a state folder are.
+pub(super) fn folder(state: &Path) -> PathBuf {
+    state.join("blobs")
 }
+
+/// The index in that folder.
+pub(super) const INDEX: &str = "index.db";
 
 impl Storage for LazyStorage {
     fn status(&self) -> Result<Status, PortError> {
-        let standing = match self.index()? {
-            Some(index) => index.standing().map_err(failed)?,
-            None => Default::default(),
-        };
-        Ok(Status { standing, health: Default::default(), motion: Motion::Asleep, progress: None, troubled: Vec::new() })
-    }
-    fn tell(&self, _intent: &Intent) {}
-    fn activate(&self, place: &Name) -> Result<(), PortError> {
-        match self.index()? {
-            Some(index) => index.activate(place, Timestamp(0)).map_err(failed),
-            None => Ok(()),
+        match self.mover()? {
+            Some(mover) => mover.status(),
+            None => Ok(Status {
+                standing: Standing::default(),
+                health: Default::default(),
+                motion: Motion::Asleep,
+                progress: None,
+                troubled: Vec::new(),
+            }),
         }
+    }
+    fn tell(&self, intent: &Intent) {
+        if let Ok(mover) = self.acting() {
+            mover.tell(intent);
+        }
+    }
+    fn activate(&self, place: &Name) -> Result<(), PortError> {
+        self.acting()?.activate(place)
     }
     fn migrate(&self, target: &Name) -> Result<(), PortError> {
-        match self.index()? {
-            Some(index) => index.begin(target, Timestamp(0)).map_err(failed),
-            None => Ok(()),
-        }
+        self.acting()?.migrate(target)
     }
     fn told(&self) -> Result<Vec<Told>, PortError> {
-        Ok(Vec::new())
+        match self.mover()? {
+            Some(mover) if self.access == Access::Act => mover.told(),
+            _ => Ok(Vec::new()),
+        }
     }
 }

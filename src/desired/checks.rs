@@ -262,7 +262,7 @@ fn clash(wish: &Wish, wishers: &[Wisher<'_>]) -> Option<Finding> {
         }
         Wish::Place(place) => (
             Code::PlaceClash,
-            format!("the {place}"),
+            format!("the same {}", place.split(' ').next().unwrap_or_default()),
             "give one of them another place; to give a backend another name, move the blobs to a new one",
         ),
     };

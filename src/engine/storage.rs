@@ -43,14 +43,17 @@ impl Engine {
             places: BTreeMap::new(),
             assumed: Default::default(),
         };
-        let declared = desired.resources.iter().filter_map(|(id, resource)| {
-            Some((id, resource.spec.as_backend()?, &*resource.document))
-        });
+        let declared = desired
+            .resources
+            .iter()
+            .filter_map(|(id, resource)| Some((id, resource.spec.as_backend()?, &*resource.document)));
         for (id, spec, document) in declared {
             self.see_place(&look, &mut seen, &id.name, spec, document);
         }
         for (id, leaving) in leaving {
-            let (Some(Spec::StorageBackend(spec)), Some(document)) = (&leaving.spec, &leaving.document) else { continue };
+            let (Some(Spec::StorageBackend(spec)), Some(document)) = (&leaving.spec, &leaving.document) else {
+                continue;
+            };
             self.see_place(&look, &mut seen, &id.name, spec, document);
         }
         Some(seen)
@@ -98,7 +101,8 @@ impl Engine {
         if looked.storage.is_none() {
             return Ok(Vec::new());
         }
-        let storage = looked.desired.resources.keys().chain(looked.leaving.keys()).find(|id| id.kind == KindName::Storage);
+        let storage =
+            looked.desired.resources.keys().chain(looked.leaving.keys()).find(|id| id.kind == KindName::Storage);
         let told = self.world.storage.told().unwrap_or_default();
         let events: Vec<Event> = told
             .iter()
@@ -140,9 +144,11 @@ fn sentence(finding: &Finding) -> (Reason, Option<&Name>, String) {
             (Reason::Repaired, Some(place), format!("{} replaced by the good copy on {from}", named(keys)))
         }
         Finding::Abandoned { key } => (Reason::Abandoned, None, format!("{key} was given up, as its file says")),
-        Finding::Swept { place, objects, bytes } => {
-            (Reason::Swept, Some(place), format!("removed {} that nobody needed ({})", count(*objects, "object"), size(*bytes)))
-        }
+        Finding::Swept { place, objects, bytes } => (
+            Reason::Swept,
+            Some(place),
+            format!("removed {} that nobody needed ({})", count(*objects, "object"), size(*bytes)),
+        ),
         Finding::Orphans { place, objects } => {
             (Reason::Orphans, Some(place), format!("found {} that belong to no blob", count(*objects, "object")))
         }

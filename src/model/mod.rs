@@ -2,6 +2,7 @@
 //! This room knows nothing of ours and never waits for anything.
 
 pub mod blob;
+pub mod blob_output;
 pub mod condition;
 pub mod digest;
 pub mod event;

@@ -19,11 +19,11 @@ pub use check::{CheckedPlan, check};
 pub use hours::Hours;
 pub use step::{Claim, Step};
 
-use crate::document::Document;
 use crate::desired::{Desired, Held, Resource};
+use crate::document::Document;
+use crate::kinds::intent::{Intent, Trouble};
 use crate::kinds::service::inputs;
 use crate::kinds::service::observe::{Record, State};
-use crate::kinds::intent::{Intent, Trouble};
 use crate::kinds::service::plan::{self as service, Unmet, View, Wish};
 use crate::kinds::service::scheduled::{self, Turn};
 use crate::kinds::service::spec::{Dependency, DependencyCondition, ServiceSpec};

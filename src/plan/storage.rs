@@ -12,7 +12,8 @@ use crate::model::id::{KindName, ResourceId};
 use crate::model::span::Span;
 
 pub(super) fn backend(input: &Input<'_>, resource: &Resource, spec: &StorageBackendSpec, plan: &mut Plan) {
-    let view = backend_kind::View { changed: changed(input, resource), ..backend_view(input, &resource.id, Some(spec)) };
+    let view =
+        backend_kind::View { changed: changed(input, resource), ..backend_view(input, &resource.id, Some(spec)) };
     take(backend_kind::plan(&view), &resource.id, &|pointer| place(resource, pointer), &of_backend, plan);
 }
 

@@ -82,7 +82,7 @@ pub struct Object {
 /// What to do when something lies under the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// Leave it, and do not read the body.
+    /// Leave it. The body is not read, unless asking before would cost more than sending it.
     IfAbsent,
     /// Replace it in one move.
     Replace,
@@ -386,6 +386,8 @@ pub trait Index: Send + Sync {
     fn migrations(&self, limit: usize) -> Result<Vec<Migration>, IndexError>;
     /// A named note of the index (when a backend was listed or proved last, and the like).
     fn note(&self, name: &str) -> Result<Option<String>, IndexError>;
+    /// The notes whose names begin so, without that beginning.
+    fn notes(&self, beginning: &str) -> Result<Vec<(String, String)>, IndexError>;
     fn set_note(&self, name: &str, value: &str) -> Result<(), IndexError>;
 }
 

@@ -51,7 +51,13 @@ impl Blobs {
                 self.target = None;
                 self.flips += 1;
                 let objects = self.objects.get(&target).copied().unwrap_or_default();
-                self.news.push(Finding::Migrated { from, to: target, objects, bytes: objects, took: Default::default() });
+                self.news.push(Finding::Migrated {
+                    from,
+                    to: target,
+                    objects,
+                    bytes: objects,
+                    took: Default::default(),
+                });
             }
             None => {}
         }

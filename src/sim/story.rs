@@ -79,6 +79,8 @@ impl Story {
 
     /// An engine that goes on from run to run, as the continuous mode's does, and its bell.
     pub fn engine(&self) -> (Engine, Rc<dyn Bell>) {
+        // Whoever moves blobs lives in the process of the engine.
+        self.earth.borrow_mut().blobs.die();
         let (world, bell) = pretend(&self.earth, &self.fate, (self.store)());
         (Engine::new(world), bell)
     }

@@ -2,8 +2,13 @@
 //! engine tells it what is wished. Whatever it does is found again in the index, so it may be killed at any point.
 
 pub mod body;
+pub mod depot;
 pub mod mover;
 pub mod pace;
+pub mod put;
+pub mod read;
+pub mod remove;
+pub mod spool;
 pub mod turn;
 
 /// One group of objects on its way.
@@ -13,4 +18,6 @@ mod progress;
 mod scrub;
 mod shared;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod work;

@@ -1,17 +1,19 @@
 //! The mover: a thread that sleeps until something is wished or due, and the engine's verbs on it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
 pub use super::shared::{Open, Parts};
 use super::shared::{Shared, locked};
-use super::turn::{Core, Next};
+use super::turn::{Core, Next, PROVEN};
+use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::unit::Millis;
 use crate::ports::PortError;
 use crate::ports::blobs::{IndexError, Standing};
-use crate::ports::storage::{Finding, Intent, Status, Storage, Told};
+use crate::ports::storage::{Finding, Health, Intent, Status, Storage, Told};
 
 /// So many blobs with a finding are shown; the index knows them all.
 const SHOWN: usize = 8;
@@ -66,6 +68,13 @@ impl Mover {
             Ok(handle) => *thread = Some(handle),
             Err(error) => tracing::error!(%error, "no thread could be made for the storage"),
         }
+    }
+
+    fn proven_before(&self) -> Result<BTreeMap<Name, Health>, IndexError> {
+        let notes = self.parts.index.notes(PROVEN)?;
+        let proven =
+            |(name, digest): (String, String)| Some((Name::new(&name).ok()?, Health::Proven(Digest::stored(digest))));
+        Ok(notes.into_iter().filter_map(proven).collect())
     }
 
     /// The end of a migration is in the index, so that a kill between the end and the telling loses nothing.
@@ -134,7 +143,10 @@ impl Storage for Mover {
             troubled.truncate(SHOWN);
         }
         let progress = self.shared.meter.progress(&standing, self.parts.clock.now());
-        Ok(Status { standing, health: self.shared.health(), motion: self.shared.motion(), progress, troubled })
+        // What was proven in an earlier life counts until this one has looked for itself.
+        let mut health = self.proven_before().map_err(port)?;
+        health.extend(self.shared.health());
+        Ok(Status { standing, health, motion: self.shared.motion(), progress, troubled })
     }
 
     fn tell(&self, intent: &Intent) {

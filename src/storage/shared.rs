@@ -84,8 +84,7 @@ pub(super) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub(super) fn new(bell: Arc<dyn Fn() + Send + Sync>) -> Self {
-        let state =
-            State { intent: None, health: BTreeMap::new(), motion: Motion::Asleep, findings: VecDeque::new() };
+        let state = State { intent: None, health: BTreeMap::new(), motion: Motion::Asleep, findings: VecDeque::new() };
         Self {
             state: Mutex::new(state),
             wake: Condvar::new(),

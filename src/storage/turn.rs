@@ -16,6 +16,8 @@ use crate::model::unit::Millis;
 use crate::ports::blobs::{Backend, BackendError, Finish, IndexError, Latch, Lease, Standing};
 use crate::ports::storage::{Finding, Health, Intent, Motion, Place};
 
+/// The notes of backends that were tried: what each is called, and the digest of the place.
+pub(super) const PROVEN: &str = "proven:";
 /// How often objects without a good copy are looked at again: a backend may have come back, or the blob may have been put anew.
 const TROUBLE_EVERY: Millis = Millis(600_000);
 /// So often in a row another process may take the lease before we wait as after a failure.
@@ -199,7 +201,7 @@ impl Core {
             Some(backend) => Ok(backend),
             None => (self.parts.open)(&place.location),
         };
-        let note = format!("proven:{name}");
+        let note = format!("{PROVEN}{name}");
         // What was proven before a restart is not written to again; what failed since is.
         let proven = failures == 0 && self.parts.index.note(&note)?.as_deref() == Some(place.digest.as_str());
         let tried = match &opened {

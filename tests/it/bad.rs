@@ -19,7 +19,7 @@ use trueup::model::source::SourceFile;
 const HUB: &str = "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\n";
 
 /// Codes that reading and linking can raise. The others belong to the scan, to probes of the machine, and to plans.
-const RAISED: [Code; 21] = [
+const RAISED: [Code; 25] = [
     Code::NotATree,
     Code::Syntax,
     Code::UnknownField,
@@ -39,6 +39,10 @@ const RAISED: [Code; 21] = [
     Code::RouteClash,
     Code::RegistrationClash,
     Code::BadModule,
+    Code::PlaceClash,
+    Code::ManyStorages,
+    Code::BackendInTree,
+    Code::PlainEndpoint,
     Code::TooLarge,
     Code::Syntax,
 ];

@@ -24,7 +24,9 @@ pub use read::TreeFiles;
 pub use watch::Watcher;
 
 /// Whether a folder's files are no manifests, whatever they are called: a module's own folder (it has `.parachute/module.json`), or a
-/// state folder that somebody put into the tree (it has our ledger).
+/// state folder (it has our ledger), or a folder of blobs (it has our mark) that somebody put into the tree.
 fn holds_no_manifests(dir: &Path) -> bool {
-    dir.join(".parachute/module.json").is_file() || dir.join("ledger.db").is_file()
+    dir.join(".parachute/module.json").is_file()
+        || dir.join("ledger.db").is_file()
+        || dir.join("trueup-owner").is_file()
 }

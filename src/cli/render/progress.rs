@@ -91,6 +91,52 @@ impl Progress {
     }
 }
 
+/// Fewer bytes than this are through before a bar could be read.
+const WORTH_A_BAR: u64 = 8 << 20;
+
+/// A bar of bytes that pass several times over: a put hashes, stores and reads back.
+pub struct BytesBar {
+    bar: Option<ProgressBar>,
+    passes: u64,
+}
+
+impl BytesBar {
+    /// Drawn only where it can be.
+    pub fn new(lively: bool, passes: u64) -> Self {
+        let bar = lively.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let style = "{bar:24.cyan/dim} {percent:>3}% {binary_bytes_per_sec} {elapsed:.dim}";
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { bar, passes }
+    }
+
+    pub fn passed(&self, bytes: u64, total: Option<u64>) {
+        if let Some(bar) = &self.bar {
+            let seen = bar.position() + bytes;
+            let all = total.map_or(seen, |total| total.saturating_mul(self.passes).max(seen));
+            if all >= WORTH_A_BAR {
+                bar.set_length(all);
+                bar.set_position(seen);
+            } else {
+                // Counted, and not drawn.
+                bar.update(|state| state.set_pos(seen));
+            }
+        }
+    }
+}
+
+impl Drop for BytesBar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.end();

@@ -106,6 +106,15 @@ impl Screen {
         }
     }
 
+    /// Writes bytes to the standard output: exactly as they are. `false` when nobody takes them any more.
+    pub fn bytes(&mut self, bytes: &[u8]) -> bool {
+        if !self.closed && self.failed.is_none() {
+            let written = self.out.writer.write_all(bytes);
+            self.note(written);
+        }
+        !self.closed && self.failed.is_none()
+    }
+
     /// Writes to the standard error. Nobody can be told when that fails.
     pub fn err(&mut self, text: &str) {
         let _ = self.err.write(text).and_then(|()| self.err.writer.flush());

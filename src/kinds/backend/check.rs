@@ -30,7 +30,10 @@ pub fn check(document: &Document, spec: &StorageBackendSpec, problems: &mut Vec<
             problems.push(problem.hint("make it one document for each"));
         }
     }
-    let near = [("/spec/fs/path", spec.fs.as_ref().map(|fs| &fs.path)), ("/spec/sqlite/path", spec.sqlite.as_ref().map(|db| &db.path))];
+    let near = [
+        ("/spec/fs/path", spec.fs.as_ref().map(|fs| &fs.path)),
+        ("/spec/sqlite/path", spec.sqlite.as_ref().map(|db| &db.path)),
+    ];
     for (pointer, path) in near {
         if path.is_some_and(|path| tidy(&document.folder.join(path)).starts_with(&document.folder)) {
             let message = format!("{} lies in the manifest folder, which is watched", document.id);
@@ -43,7 +46,8 @@ pub fn check(document: &Document, spec: &StorageBackendSpec, problems: &mut Vec<
     if let Some(s3) = spec.s3.as_ref().filter(|s3| s3.endpoint.starts_with("http://") && !is_near(&s3.endpoint)) {
         let at = document.value_at("/spec/s3/endpoint");
         let message = format!("everything that is sent to {} can be read on the way", s3.endpoint);
-        problems.push(Problem::error(Code::PlainEndpoint, at, message).warning().hint("use https:// if it offers that"));
+        problems
+            .push(Problem::error(Code::PlainEndpoint, at, message).warning().hint("use https:// if it offers that"));
     }
 }
 

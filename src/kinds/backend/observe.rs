@@ -28,7 +28,14 @@ pub fn place(
         }
         let value = secret(look, from, &document.folder).map_err(|(why, hint)| {
             let field = pointer.rsplit('/').next().unwrap_or_default();
-            Box::new(Problem::error(Code::BadSecret, document.value_at(pointer), format!("the secret {field} could not be had: {why}")).hint(hint))
+            Box::new(
+                Problem::error(
+                    Code::BadSecret,
+                    document.value_at(pointer),
+                    format!("the secret {field} could not be had: {why}"),
+                )
+                .hint(hint),
+            )
         })?;
         values.push(value);
     }

@@ -121,7 +121,8 @@ fn leave(view: &View<'_>) -> Intent {
     }
     let delete = view.spec.is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Delete);
     if delete && view.tally.spares > 0 && !matches!(view.health, Some(Health::Refused(_))) {
-        let message = format!("no longer declared; {} that nobody needs are removed first", count(view.tally.spares, "object"));
+        let message =
+            format!("no longer declared; {} that nobody needs are removed first", count(view.tally.spares, "object"));
         return Intent::rest(Standing::down(Reason::StillNeeded, message));
     }
     let detail = match view.tally.spares {

@@ -102,10 +102,8 @@ impl StorageBackendSpec {
     /// The secrets it needs, with the JSON pointer of each.
     pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         let Some(s3) = &self.s3 else { return Vec::new() };
-        let mut all = vec![
-            ("/spec/s3/accessKeyId", &s3.access_key_id),
-            ("/spec/s3/secretAccessKey", &s3.secret_access_key),
-        ];
+        let mut all =
+            vec![("/spec/s3/accessKeyId", &s3.access_key_id), ("/spec/s3/secretAccessKey", &s3.secret_access_key)];
         all.extend(s3.session_token.as_ref().map(|token| ("/spec/s3/sessionToken", token)));
         all
     }

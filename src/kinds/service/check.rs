@@ -2,8 +2,8 @@
 
 use super::health;
 use super::module::Module;
-use super::spec::{Port, ProbeSpec, Route, ServiceSpec};
 use super::schedule;
+use super::spec::{Port, ProbeSpec, Route, ServiceSpec};
 use crate::document::Document;
 use crate::document::near::listed;
 use crate::kinds::suspend;

@@ -18,7 +18,7 @@ pub fn intent(spec: Option<&StorageSpec>, places: BTreeMap<Name, Place>, still: 
             orphans: spec.gc_orphans.map(|gc| gc.after),
             scrub: Some(spec.scrub.every).filter(|every| every.0 > 0),
             scrub_bandwidth: Some(spec.scrub.bandwidth),
-            abandon: spec.abandon.clone(),
+            abandon: spec.abandon.iter().cloned().collect(),
         },
         None => Settings { suspended: true, ..Settings::default() },
     };

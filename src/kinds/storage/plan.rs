@@ -240,7 +240,11 @@ fn quarantine(status: &Status) -> Trouble {
     Trouble::At {
         pointer: "/spec",
         code: Code::Quarantined,
-        message: format!("{} without a good copy anywhere: {}", count(status.standing.troubled(), "object"), first(status)),
+        message: format!(
+            "{} without a good copy anywhere: {}",
+            count(status.standing.troubled(), "object"),
+            first(status)
+        ),
         hint: format!(
             "put the right bytes again with `trueup blob put`, bring back a backend that has them, or give them up by name: \
              `abandon: [{}]`",

@@ -1,7 +1,6 @@
 //! What a Storage asks for. Pure.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -38,8 +37,8 @@ pub struct StorageSpec {
     #[serde(default)]
     pub scrub: ScrubSpec,
     /// Blobs that may be lost: those without a good copy anywhere are given up, so that a migration can end. Others are not touched.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub abandon: BTreeSet<Integrity>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub abandon: Vec<Integrity>,
     /// Holds everything as it is: nothing is moved, checked or removed. Reads and writes go on.
     #[serde(default)]
     pub suspend: Suspend,

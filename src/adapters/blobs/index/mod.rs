@@ -124,6 +124,11 @@ impl Index for SqliteIndex {
     fn note(&self, name: &str) -> Result<Option<String>, IndexError> {
         self.read(|on| one(on, "SELECT value FROM note WHERE name = ?1", [name], |line| line.get(0)))
     }
+    fn notes(&self, beginning: &str) -> Result<Vec<(String, String)>, IndexError> {
+        let sql =
+            "SELECT substr(name, length(?1) + 1), value FROM note WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name";
+        self.read(|on| rows(on, sql, [beginning], |line| Ok((line.get(0)?, line.get(1)?))))
+    }
     fn set_note(&self, name: &str, value: &str) -> Result<(), IndexError> {
         let sql =
             "INSERT INTO note (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
