@@ -169,7 +169,9 @@ fn measure(what: &str, sizes: impl Iterator<Item = usize>) {
         source.put(&object, &mut &bytes[..], Put::IfAbsent).expect("puts");
         objects.push(object);
         if objects.len().is_multiple_of(GROUP) {
-            source.settle(&objects[objects.len() - GROUP..].iter().map(|o| o.name).collect::<Vec<_>>()).expect("settles");
+            source
+                .settle(&objects[objects.len() - GROUP..].iter().map(|o| o.name).collect::<Vec<_>>())
+                .expect("settles");
         }
     }
     source.settle(&objects.iter().map(|object| object.name).collect::<Vec<_>>()).expect("settles");

@@ -248,11 +248,12 @@ impl World {
         if roll.is_multiple_of(3) {
             store.objects.remove(&name);
         } else if let Some((bytes, good)) = store.objects.get_mut(&name) {
-            *good = false;
             match bytes.first_mut() {
                 Some(first) => *first ^= 4,
                 None => bytes.push(0),
             }
+            // What rots twice may be right again.
+            *good = Sha256::of(bytes) == name;
         }
     }
 
@@ -300,7 +301,8 @@ impl Latch for Release {}
 
 impl Drop for Release {
     fn drop(&mut self) {
-        let mut earth = self.0.earth();
+        // Also while a failed assertion unwinds.
+        let mut earth = self.0.earth.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.1 { earth.deleting = false } else { earth.moving = false }
     }
 }
@@ -428,9 +430,7 @@ impl Backend for Pretend {
     }
 
     fn size(&self, name: &Sha256) -> Result<Option<u64>, BackendError> {
-        self.call("size", |earth, place| {
-            Ok(store(earth, place).objects.get(name).map(|(bytes, _)| bytes.len() as u64))
-        })
+        self.call("size", |earth, place| Ok(store(earth, place).objects.get(name).map(|(bytes, _)| bytes.len() as u64)))
     }
 
     fn delete(&self, name: &Sha256) -> Result<(), BackendError> {
@@ -531,5 +531,6 @@ fated! {
     forget_spares(lease: Lease, place: &Name, names: &[Sha256]) -> ();
     migrations(limit: usize) -> Vec<Migration>;
     note(name: &str) -> Option<String>;
+    notes(beginning: &str) -> Vec<(String, String)>;
     set_note(name: &str, value: &str) -> ();
 }
