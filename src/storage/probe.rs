@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::batch::object_of;
 use crate::model::blob::Sha256;
+use crate::model::wording::count;
 use crate::ports::blobs::{Backend, BackendError, Object, Put};
 
 /// What is written to try a backend.
@@ -25,17 +26,40 @@ pub(super) fn probe(backend: &dyn Backend, owner: &str, mut roll: impl FnMut() -
     tried
 }
 
-fn ours(backend: &dyn Backend, owner: &str) -> Result<(), BackendError> {
-    if backend.owner()?.is_none() {
-        backend.claim(owner)?;
-    }
+/// Whose objects lie on a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Us,
+    Nobody,
+}
+
+/// Whose it is. `objects` of ours should lie there.
+///
+/// # Errors
+/// `Refused` when it is another's, or nobody's although something of ours should be there; otherwise what the backend said.
+pub(super) fn whose(backend: &dyn Backend, owner: &str, objects: u64) -> Result<Owner, BackendError> {
     match backend.owner()? {
-        Some(found) if found == owner => Ok(()),
+        Some(found) if found == owner => Ok(Owner::Us),
         Some(found) => Err(BackendError::Refused(format!(
             "it belongs to another storage ('{found}', and this is '{owner}'): name a folder, database or prefix of its own, or remove \
              the mark of the owner there if that storage is gone for good"
         ))),
-        None => Err(wrong("forgets whose it is")),
+        None if objects > 0 => Err(BackendError::Refused(format!(
+            "nothing of ours is there, where {} should be: a disk may not be mounted, or its place was changed in the file; put that \
+             right, or bring the bytes there together with the mark of their owner (`trueup-owner`)",
+            count(objects, "object")
+        ))),
+        None => Ok(Owner::Nobody),
+    }
+}
+
+fn ours(backend: &dyn Backend, owner: &str) -> Result<(), BackendError> {
+    if whose(backend, owner, 0)? == Owner::Nobody {
+        backend.claim(owner)?;
+    }
+    match whose(backend, owner, 0)? {
+        Owner::Us => Ok(()),
+        Owner::Nobody => Err(wrong("forgets whose it is")),
     }
 }
 

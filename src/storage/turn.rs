@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::batch::Job;
 use super::pace::{Pace, backoff};
-use super::probe::probe;
+use super::probe::{Owner, probe, whose};
 use super::shared::{Parts, Reading, Shared, wall_at};
 use super::work::{Outcome, pass};
 use crate::model::digest::Digest;
@@ -204,18 +204,19 @@ impl Core {
         let note = format!("{PROVEN}{name}");
         // What was proven before a restart is not written to again; what failed since is.
         let proven = failures == 0 && self.parts.index.note(&note)?.as_deref() == Some(place.digest.as_str());
-        let tried = match &opened {
-            Ok(_) if proven => Ok(()),
-            Ok(backend) => {
-                let owner = self.parts.index.standing()?.owner;
-                probe(backend.as_ref(), &owner, || self.parts.roll())
-            }
-            Err(error) => Err(error.clone()),
+        let standing = self.parts.index.standing()?;
+        let objects = standing.tallies.get(name).map_or(0, |tally| tally.objects);
+        // Whose it is, is asked in each life: a disk that is not there looks like an empty folder, and nothing is missing from that.
+        let ours = opened.clone().and_then(|backend| whose(backend.as_ref(), &standing.owner, objects));
+        let tried = match (&opened, &ours) {
+            (Ok(_), Ok(Owner::Us)) if proven => Ok(()),
+            (Ok(backend), Ok(_)) => probe(backend.as_ref(), &standing.owner, || self.parts.roll()),
+            (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
         if tried.is_ok() && !proven {
             self.parts.index.set_note(&note, place.digest.as_str())?;
         }
-        let readable = !matches!(tried, Err(BackendError::Transient(_)));
+        let readable = ours.is_ok() && !matches!(tried, Err(BackendError::Transient(_)));
         let known = Known {
             digest: place.digest.clone(),
             backend: opened.ok(),

@@ -21,10 +21,14 @@ use trueup::ports::blobs::{Backend, BackendError, Index, Location, Object, Put, 
 use trueup::storage::depot::{Depot, Unwatched};
 use trueup::storage::read::fetch;
 
+use crate::faulty::{Fault, Faulty};
+use crate::s3::S3;
 use crate::stage::{DEADLINE, Own, Stage};
 
 /// So often it is killed.
 const KILLS: u64 = 30;
+/// Slow enough that nearly every death comes in the middle.
+const BANDWIDTH: &str = "32MiB";
 /// So many blobs are put and made durable together when the stage is set.
 const GROUP: usize = 256;
 
@@ -68,7 +72,7 @@ fn tree(stage: &Stage, other: &str, active: &str) {
         format!("apiVersion: trueup/v1\nkind: StorageBackend\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n---\n")
     };
     let storage = format!(
-        "apiVersion: trueup/v1\nkind: Storage\nmetadata: {{ name: default }}\nspec: {{ activeBackend: {active} }}\n"
+        "apiVersion: trueup/v1\nkind: Storage\nmetadata: {{ name: default }}\nspec: {{ activeBackend: {active}, bandwidth: {BANDWIDTH} }}\n"
     );
     let text = backend("local", "fs: { path: ../blobs }") + &backend("other", other) + &storage;
     stage.write("storage.yaml", &text);
@@ -205,14 +209,14 @@ fn killed_again_and_again(
     tree(stage, other, "other");
     let index = index(stage);
     let mut known = BTreeMap::new();
-    let mut kills = 0;
+    let (mut kills, mut in_the_middle) = (0, 0);
     let begun = Instant::now();
     while kills < KILLS {
         let before = moved(&index.standing().expect("a standing"));
         let mut command = stage.command(&["reconcile", "--once", "--timeout", "10m"]);
         let mut child = Own(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
         // At a moment that is random in work, and random in time: somewhere in what follows so many flips.
-        let wanted = before + dice.roll() % (1 + (count - before) / (KILLS - kills));
+        let wanted = before + dice.roll() % (1 + 2 * (count - before) / (KILLS - kills + 2));
         let deadline = Instant::now() + DEADLINE;
         while moved(&index.standing().expect("a standing")) < wanted && child.0.try_wait().expect("its state").is_none()
         {
@@ -226,6 +230,7 @@ fn killed_again_and_again(
         child.0.kill().expect("it is killed");
         child.0.wait().expect("it is dead");
         kills += 1;
+        in_the_middle += u64::from(index.standing().expect("a standing").target.is_some());
         let now = flipped(&index, file);
         for (object, stamp) in &known {
             assert_eq!(now.get(object), Some(stamp), "{object} was copied again after its flip");
@@ -269,4 +274,39 @@ fn a_migration_killed_thirty_times_ends_right_and_no_reader_notices() {
     };
     let count = number("STORAGE_BLOBS", 3_000);
     killed_again_and_again(&stage, count, "fs: { path: ../other }", &Location::Fs { path: path.clone() }, &file);
+}
+
+#[test]
+fn the_same_with_a_bucket_behind_a_bad_line() {
+    let mut stage = stage();
+    let server = S3::start();
+    server.create_bucket("blobs");
+    let line = Faulty::before(&server.endpoint);
+    let faults = [
+        Fault::CutBefore,
+        Fault::CutRequest(1_000),
+        Fault::LoseAnswer,
+        Fault::CutAnswer(100),
+        Fault::Refuse(500, None),
+        Fault::Refuse(503, Some(0)),
+        Fault::Slow,
+    ];
+    line.chance(number("STORAGE_SEED", 0x5eed), 25, &faults);
+    stage.env.push(("S3_KEY".to_owned(), server.key.clone()));
+    stage.env.push(("S3_SECRET".to_owned(), server.secret.clone()));
+    let spec = format!(
+        "s3: {{ endpoint: \"{}\", bucket: blobs, prefix: home, accessKeyId: {{ env: S3_KEY }}, \
+         secretAccessKey: {{ env: S3_SECRET }} }}",
+        line.endpoint
+    );
+    let location = Location::S3(Box::new(server.bucket("blobs", "home/", &line.endpoint)));
+    let folder = server.folder.join("blobs/home");
+    let file = |object: &Sha256| {
+        let text = object.to_string();
+        folder.join(&text[..2]).join(&text[2..])
+    };
+    let count = number("STORAGE_BLOBS", 20_000) / 20;
+    killed_again_and_again(&stage, count, &spec, &location, &file);
+    let hit = line.count(|fault| *fault != Fault::None);
+    assert!(hit > 100, "only {hit} requests met a fault");
 }
