@@ -309,12 +309,17 @@ fn another_server_keeps_the_contract_too() {
     // It goes on to say what it is asked.
     let drain = std::thread::spawn(move || said.count());
     let host = endpoint.strip_prefix("http://").expect("HTTP");
-    let mut stream = TcpStream::connect(host).expect("connected");
-    let create = format!("PUT /blobs HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    stream.write_all(create.as_bytes()).expect("asked");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("answered");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // It does not look at who asks.
+    let ask = |line: &str| {
+        let mut stream = TcpStream::connect(host).expect("connected");
+        let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
+    };
+    ask("PUT /blobs");
     let bucket = Bucket {
         endpoint: endpoint.clone(),
         bucket: "blobs".into(),
@@ -326,7 +331,18 @@ fn another_server_keeps_the_contract_too() {
         session_token: None,
     };
     let done = std::panic::catch_unwind(|| {
-        contract(&S3::open(&bucket).expect("opened"), false);
+        let backend = S3::open(&bucket).expect("opened");
+        contract(&backend, false);
+        // Uploads of this server are all from the year 2010.
+        let name = Sha256::of(b"cut off").to_string();
+        let (ours, strange) = (format!("some/where/{}/{}", &name[..2], &name[2..]), "some/where/else");
+        for key in [ours.as_str(), strange] {
+            ask(&format!("POST /blobs/{key}?uploads="));
+        }
+        assert!(ask("GET /blobs?uploads=").contains(&ours));
+        backend.tidy().expect("tidied");
+        let left = ask("GET /blobs?uploads=");
+        assert!(!left.contains(&ours) && left.contains(strange), "{left}");
         let nowhere = opened(&Bucket { bucket: "nowhere".into(), ..bucket });
         for error in refusals(&nowhere) {
             assert!(matches!(&error, BackendError::Refused(why) if why.contains("does not exist")), "{error:?}");

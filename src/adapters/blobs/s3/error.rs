@@ -1,6 +1,6 @@
 //! What a server's no means for us, and for a person who can do something about it.
 
-use super::http::Failure;
+use super::http::{Failure, brief};
 use crate::ports::blobs::{BackendError, Bucket};
 
 /// Who is spoken to, for messages: no secrets in it.
@@ -88,9 +88,4 @@ impl Address {
             _ => refused("the server does not take this request"),
         }
     }
-}
-
-/// A text of somebody else's, short enough for a line.
-fn brief(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }

@@ -70,7 +70,7 @@ fn note(failure: Option<Failure>) {
 
 /// Gives `object_store` our client.
 #[derive(Debug)]
-pub(super) struct Connector(HttpClient);
+pub(super) struct Connector(pub HttpClient);
 
 impl Connector {
     /// # Errors
@@ -147,18 +147,22 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, answer: &[u8]) ->
     let named = headers.get("x-amz-bucket-region").and_then(|value| value.to_str().ok()).map(str::to_owned);
     Failure {
         status: Some(status.as_u16()),
-        code: element(&text, "Code").unwrap_or_default(),
-        message: element(&text, "Message").unwrap_or_default(),
-        region: named.or_else(|| element(&text, "Region")),
+        code: element(&text, "Code").map(brief).unwrap_or_default(),
+        message: element(&text, "Message").map(brief).unwrap_or_default(),
+        region: named.or_else(|| element(&text, "Region").map(brief)),
     }
 }
 
 /// The text of an XML element without children. What a server says to people is not worth a parser.
-fn element(text: &str, name: &str) -> Option<String> {
+pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (inside, _) = rest.split_once('<')?;
-    let printable = inside.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-    Some(printable.take(300).collect::<String>()).filter(|inside| !inside.is_empty())
+    Some(inside.trim()).filter(|inside| !inside.is_empty())
+}
+
+/// A text of somebody else's, short enough for a line.
+pub(super) fn brief(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
 /// `object_store` waits by its own measure; a server that says how long it needs is waited for here before.

@@ -3,6 +3,7 @@
 
 mod error;
 mod http;
+mod leftover;
 mod upload;
 
 use std::future::Future;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::client::HttpClient;
 use object_store::path::Path;
 use object_store::{
     BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutPayload, RetryConfig,
@@ -74,6 +76,7 @@ pub struct S3 {
 /// What readers keep as long as they need it.
 struct Link {
     store: AmazonS3,
+    client: HttpClient,
     address: Address,
     prefix: String,
     retries: usize,
@@ -134,6 +137,7 @@ impl S3 {
         Path::parse(&prefix).map_err(|error| refused(format!("the prefix '{prefix}' is no path: {error}")))?;
         let connector = Connector::new(endpoint.starts_with("https:"), &patience)
             .map_err(|error| refused(format!("no certificates to check the server by: {error}")))?;
+        let client = connector.0.clone();
         let backoff = BackoffConfig { init_backoff: patience.pause, max_backoff: patience.altogether, base: 2.0 };
         let retry = RetryConfig { backoff, max_retries: patience.retries, retry_timeout: patience.altogether };
         let mut builder = AmazonS3Builder::new()
@@ -157,6 +161,7 @@ impl S3 {
             drive().map_err(|error| BackendError::Transient(format!("no thread for S3: {error}")))?;
         let link = Link {
             store,
+            client,
             address,
             prefix,
             retries: patience.retries,
@@ -378,10 +383,9 @@ impl Backend for S3 {
         Ok(out)
     }
 
-    /// Does nothing: uploads in parts that were cut off cannot be listed with what we stand on. They cost space until the bucket's own
-    /// rule ends them (`AbortIncompleteMultipartUpload`); those that only failed are ended at once.
+    /// Ends uploads in parts that were cut off, where the server can list them.
     fn tidy(&self) -> Result<(), BackendError> {
-        Ok(())
+        self.link.end_leftovers()
     }
 
     fn owner(&self) -> Result<Option<String>, BackendError> {

@@ -4,6 +4,7 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::error::Address;
 use super::http::refusal;
+use super::leftover::read_page;
 use super::{endpoint, is_key};
 use crate::ports::blobs::BackendError;
 
@@ -97,4 +98,25 @@ fn a_bucket_is_in_the_host_name_unless_it_is_to_be_in_the_path() {
 #[test]
 fn a_key_is_what_fits_into_a_header() {
     assert!(is_key("AKIA/+=-_") && !is_key("") && !is_key("a b") && !is_key("a\n") && !is_key("ä"));
+}
+
+#[test]
+fn a_page_of_uploads_is_read_and_leads_to_the_next() {
+    let upload = |key: &str, begun: &str| {
+        format!("<Upload><Key>{key}</Key><UploadId>id-{key}</UploadId><Initiated>{begun}</Initiated></Upload>")
+    };
+    let page = |more: bool| {
+        let (one, two, odd) =
+            (upload("a", "2010-11-10T20:48:33.000Z"), upload("b", "2026-11-21T00:00:00Z"), upload("c", "once"));
+        format!(
+            "<ListMultipartUploadsResult><Bucket>blobs</Bucket><KeyMarker></KeyMarker><NextKeyMarker>b</NextKeyMarker>\
+             <NextUploadIdMarker>id-b</NextUploadIdMarker><IsTruncated>{more}</IsTruncated>{one}{two}{odd}\
+             </ListMultipartUploadsResult>"
+        )
+    };
+    let (uploads, next) = read_page(&page(true));
+    assert_eq!(uploads.len(), 2, "what has no time is left alone: {uploads:?}");
+    assert_eq!(next, Some(("b".into(), "id-b".into())));
+    assert_eq!(read_page(&page(false)).1, None);
+    assert_eq!(read_page("<html>").0, vec![]);
 }
