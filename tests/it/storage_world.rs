@@ -156,7 +156,7 @@ impl World {
         }
         let fail = earth.faults.fail;
         if earth.chance(fail) {
-            return (earth.roll() % 2 == 0, false);
+            return (earth.roll().is_multiple_of(2), false);
         }
         let others = earth.faults.others;
         if !earth.inside && earth.chance(others) {
@@ -377,7 +377,7 @@ impl Backend for Pretend {
             }
             let lie = earth.faults.write_lies;
             if earth.chance(lie) {
-                if bytes.len() > 1 && earth.roll() % 2 == 0 {
+                if bytes.len() > 1 && earth.roll().is_multiple_of(2) {
                     bytes.truncate(object.size as usize / 2);
                 } else {
                     match bytes.last_mut() {
