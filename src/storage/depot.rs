@@ -14,14 +14,16 @@ pub(super) const ROUNDS: usize = 5;
 /// Bytes are passed on in pieces of this size.
 pub(super) const PIECE: usize = 256 << 10;
 
+/// Opens a backend; a name that is not declared is refused.
+pub type OpenByName<'a> = dyn Fn(&Name) -> Result<Arc<dyn Backend>, BackendError> + 'a;
+
 /// The index, the locks and the backends of one state folder. Only the backends that are needed are opened.
 pub struct Depot<'a> {
     pub index: &'a dyn Index,
     pub latches: &'a dyn Latches,
     /// The backends that are declared, in the order in which they are tried when the recorded one fails.
     pub places: Vec<Name>,
-    /// Opens one; a name that is not declared is refused.
-    pub open: &'a dyn Fn(&Name) -> Result<Arc<dyn Backend>, BackendError>,
+    pub open: &'a OpenByName<'a>,
     /// A folder for bytes that are not at hand as a whole. What is written there has no name, so nothing is left behind.
     pub spool: PathBuf,
     pub now: &'a dyn Fn() -> Timestamp,

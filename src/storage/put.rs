@@ -95,6 +95,8 @@ fn take(depot: &Depot<'_>, source: Source<'_>, watch: &dyn Watch) -> Result<(Kep
         }
     };
     cut.map_err(|cut| match cut {
+        // A reader that may wait for ever ends its waiting with an error.
+        Cut::Read(_) if !watch.passed(0, None) => BlobError::Cancelled,
         Cut::Read(error) => BlobError::Source(error),
         Cut::Write(error) => BlobError::Local { path: depot.spool.clone(), error },
         Cut::Cancelled => BlobError::Cancelled,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,11 @@ impl Drop for Own {
 
 impl Stage {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        Self::within(&std::env::temp_dir())
+    }
+
+    pub fn within(folder: &Path) -> Self {
+        let dir = tempfile::tempdir_in(folder).expect("a temporary folder");
         fs::create_dir(dir.path().join("manifests")).expect("the tree");
         Self { dir, env: Vec::new() }
     }

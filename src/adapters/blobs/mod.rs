@@ -28,3 +28,6 @@ pub fn open(location: &Location) -> Result<Arc<dyn Backend>, BackendError> {
         Location::S3(bucket) => Arc::new(s3::S3::open(bucket)?),
     })
 }
+
+#[cfg(test)]
+mod tests;

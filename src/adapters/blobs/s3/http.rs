@@ -142,7 +142,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Requests<C> {
 }
 
 /// What a server said with a status that is no success.
-fn refusal(status: StatusCode, headers: &HeaderMap, answer: &[u8]) -> Failure {
+pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, answer: &[u8]) -> Failure {
     let text = String::from_utf8_lossy(answer);
     let named = headers.get("x-amz-bucket-region").and_then(|value| value.to_str().ok()).map(str::to_owned);
     Failure {

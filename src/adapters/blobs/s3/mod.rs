@@ -238,13 +238,16 @@ impl Link {
         if seen.is_some_and(|seen| since_boot().saturating_sub(seen) < BUCKET_SEEN) {
             return Ok(());
         }
-        let prefix = self.listed_prefix();
-        let mut listing = self.store.list(prefix.as_ref());
+        let mut listing = self.listing(None);
         self.wait(async { listing.next().await.transpose() }).map(|_| ()).map_err(|failed| self.explain(&failed))
     }
 
-    fn listed_prefix(&self) -> Option<Path> {
-        (!self.prefix.is_empty()).then(|| self.at(""))
+    fn listing(&self, after: Option<&Sha256>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let prefix = (!self.prefix.is_empty()).then(|| self.at(""));
+        match after {
+            Some(after) => self.store.list_with_offset(prefix.as_ref(), &self.path(after)),
+            None => self.store.list(prefix.as_ref()),
+        }
     }
 
     fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, BackendError> {
@@ -289,7 +292,10 @@ impl Link {
                     link: Arc::clone(self),
                 })
             }
-            Err(failed) => Err(self.explain(&failed)),
+            Err(failed) => match self.explain(&failed) {
+                BackendError::Missing => Err(self.absent().err().unwrap_or(BackendError::Missing)),
+                error => Err(error),
+            },
         }
     }
 }
@@ -327,7 +333,15 @@ impl Backend for S3 {
 
     fn delete(&self, name: &Sha256) -> Result<(), BackendError> {
         let path = self.link.path(name);
-        match self.link.wait(self.link.store.delete(&path)).map_err(|failed| self.link.explain(&failed)) {
+        let mut tries = 0;
+        let deleted = loop {
+            match self.link.wait(self.link.store.delete(&path)) {
+                // `object_store` does not know that this may be repeated. Each try is slow enough in itself.
+                Err(failed) if failed.is_unanswered() && tries < self.link.retries => tries += 1,
+                deleted => break deleted,
+            }
+        };
+        match deleted.map_err(|failed| self.link.explain(&failed)) {
             Err(BackendError::Missing) => self.link.absent(),
             deleted => deleted,
         }
@@ -335,16 +349,22 @@ impl Backend for S3 {
 
     fn list(&self, after: Option<&Sha256>, limit: usize) -> Result<Vec<Object>, BackendError> {
         let link = &self.link;
-        let prefix = link.listed_prefix();
-        let mut listing = match after {
-            Some(after) => link.store.list_with_offset(prefix.as_ref(), &link.path(after)),
-            None => link.store.list(prefix.as_ref()),
-        };
         let mut out: Vec<Object> = Vec::new();
         let mut last = after.copied();
+        let mut listing = link.listing(last.as_ref());
+        let mut cuts = 0;
         while out.len() < limit {
-            let found = link.wait(async { listing.next().await.transpose() });
-            let Some(found) = found.map_err(|failed| link.explain(&failed))? else { break };
+            let found = match link.wait(async { listing.next().await.transpose() }) {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                // `object_store` does not ask again for the page whose answer was cut.
+                Err(failed) if failed.is_unanswered() && cuts < link.retries => {
+                    cuts += 1;
+                    listing = link.listing(last.as_ref());
+                    continue;
+                }
+                Err(failed) => return Err(link.explain(&failed)),
+            };
             let Some(name) = link.name(&found.location) else { continue };
             if last.is_some_and(|last| name <= last) {
                 return Err(BackendError::Refused(format!(
@@ -456,3 +476,6 @@ impl Read for Reader {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,15 @@ impl Sqlite {
         Ok(Self { database, staging: Staging::default(), held: AtomicUsize::new(0) })
     }
 
+    /// As if the disk had no more room than this.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) {
+        let limit = |transaction: &Transaction<'_>| {
+            transaction.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+        };
+        self.database.write(Sync::Normal, limit).expect("a limit");
+    }
+
     /// A body of one chunk at most.
     fn stage_small(&self, body: &mut Body<'_>) -> Result<Staged, BackendError> {
         let mut bytes = body.buffer(CHUNK);

@@ -1,0 +1,173 @@
+//! Stories of single blobs with the built binary: put, get, list, verify, remove, what is refused and how, and a move.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::stage::{Stage, kill, wait_until};
+
+/// A folder `disk` and a file `box`; the storage is on one of them.
+fn storage(stage: &Stage, active: &str) {
+    let backend = |name: &str, spec: &str| {
+        format!("apiVersion: trueup/v1\nkind: StorageBackend\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n---\n")
+    };
+    let (disk, file) = (backend("disk", "fs: { path: ../disk }"), backend("box", "sqlite: { path: ../box.db }"));
+    let storage = "apiVersion: trueup/v1\nkind: Storage\nmetadata: { name: default }\nspec:\n  activeBackend: ";
+    stage.write("storage.yaml", &format!("{disk}{file}{storage}{active}\n"));
+}
+
+fn ready() -> Stage {
+    let stage = Stage::new();
+    stage.hub();
+    storage(&stage, "disk");
+    stage.once(&[]).code(0);
+    stage
+}
+
+/// Runs a command with bytes on its standard input.
+fn fed(stage: &Stage, args: &[&str], bytes: &[u8]) -> Output {
+    let mut child = stage.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary runs");
+    child.stdin.take().expect("piped").write_all(bytes).expect("it listens");
+    child.wait_with_output().expect("it ends")
+}
+
+/// Where the folder has the bytes of a blob.
+fn object(stage: &Stage, line: &Value) -> std::path::PathBuf {
+    let name = line["sha256"].as_str().expect("a hash");
+    stage.path("disk").join(&name[..2]).join(&name[2..])
+}
+
+fn bytes(count: usize) -> Vec<u8> {
+    (0..count).map(|n| ((n * 31) >> 3) as u8).collect()
+}
+
+#[test]
+fn a_blob_is_put_listed_read_verified_and_removed() {
+    let stage = ready();
+    let large = bytes(3_000_000);
+    fs::write(stage.path("large"), &large).expect("a file");
+    let key = stage.run(&["blob", "put", "large"]).code(0).out.trim().to_owned();
+    assert!(key.starts_with("sha256-"), "{key}");
+    let small = fed(&stage, &["blob", "put", "-o", "json"], b"hello");
+    let line: Value = serde_json::from_slice(&small.stdout).expect("a line");
+    assert_eq!(
+        (&line["type"], &line["outcome"], &line["backend"]),
+        (&"stored".into(), &"stored".into(), &"disk".into())
+    );
+    let hello = line["key"].as_str().expect("a key").to_owned();
+    assert_eq!(fs::read(object(&stage, &line)).expect("is there"), b"hello");
+
+    let again = stage.run(&["blob", "put", "large"]).code(0);
+    assert!(again.out.trim() == key && again.err.contains("was there already"), "{}", again.err);
+    let mut listed: Vec<String> = stage.run(&["blob", "ls"]).code(0).out.lines().map(str::to_owned).collect();
+    listed.sort();
+    let mut keys = vec![key.clone(), hello.clone()];
+    keys.sort();
+    assert_eq!(listed, keys);
+    assert!(stage.run(&["blob", "ls", "-l", "--backend", "disk"]).code(0).out.contains("disk"));
+    assert_eq!(stage.run(&["blob", "ls", "--backend", "box"]).code(0).err, "no blobs\n");
+
+    let out = stage.command(&["blob", "get", &key]).output().expect("runs");
+    assert!(out.status.success() && out.stdout == large);
+    stage.run(&["blob", "get", &key, "-O", "copy"]).code(0);
+    assert!(fs::read(stage.path("copy")).expect("is there") == large);
+    assert_eq!(stage.run(&["blob", "get", &hello, "--range", "1-3"]).code(0).out, "ell");
+    stage.run(&["blob", "get", &hello, "--range", "9-"]).code(64);
+    let stat = stage.run(&["blob", "stat", &hello]).code(0).out;
+    assert!(stat.contains("disk") && stat.contains("5 bytes"), "{stat}");
+
+    assert!(stage.run(&["blob", "verify", "--all"]).code(0).out.starts_with("2 blobs as they should be, 0 not"));
+    fs::write(object(&stage, &line), "jello").expect("rots");
+    let rotten = stage.run(&["blob", "verify", &hello, &key]).code(7);
+    assert!(rotten.out.contains(&format!("corrupt {hello}")) && rotten.err.contains("1 of 2 blobs"), "{}", rotten.err);
+    let failed = stage.run(&["blob", "get", &hello]).code(1);
+    assert!(
+        failed.out.is_empty() && failed.err.contains("no good copy") && failed.err.contains("disk:"),
+        "{}",
+        failed.err
+    );
+    stage.run(&["blob", "rm", &hello, &key]).code(0);
+    assert_eq!(stage.run(&["blob", "ls"]).code(0).err, "no blobs\n");
+    assert!(!object(&stage, &line).exists());
+    let gone = stage.run(&["blob", "get", &hello]).code(1);
+    assert!(gone.err.contains("there is no blob") && gone.err.contains("blob ls"), "{}", gone.err);
+}
+
+#[test]
+fn a_key_of_its_own_keeps_its_first_bytes() {
+    let stage = ready();
+    let origin = "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==";
+    let put = |bytes: &[u8]| fed(&stage, &["blob", "put", "--integrity", origin], bytes);
+    assert_eq!(String::from_utf8_lossy(&put(b"one").stdout).trim(), origin);
+    assert!(put(b"one").status.success());
+    assert_eq!(put(b"two").status.code(), Some(1));
+    assert_eq!(stage.run(&["blob", "get", origin]).code(0).out, "one");
+    stage.run(&["blob", "get", "sha256-short"]).code(64);
+}
+
+#[test]
+fn before_there_is_a_storage_nothing_is_made_and_it_is_said_what_to_do() {
+    let stage = Stage::new();
+    stage.hub();
+    let none = stage.run(&["storage", "status"]).code(0);
+    assert!(none.out.contains("no storage is set up"), "{}", none.out);
+    assert_eq!(stage.run(&["blob", "ls"]).code(0).err, "no blobs\n");
+    fs::write(stage.path("file"), "x").expect("a file");
+    let put = stage.run(&["blob", "put", "file"]).code(1);
+    assert!(put.err.contains("declare a StorageBackend"), "{}", put.err);
+    assert!(!stage.path(".trueup").exists(), "who only looks makes nothing");
+    assert!(stage.run(&["blob", "put", "nowhere"]).code(1).err.contains("nowhere"));
+}
+
+#[test]
+fn what_was_moved_is_read_from_where_it_is_and_the_history_says_so() {
+    let stage = ready();
+    let line: Value =
+        serde_json::from_slice(&fed(&stage, &["blob", "put", "-o", "json"], b"hello").stdout).expect("a line");
+    let key = line["key"].as_str().expect("a key");
+    storage(&stage, "box");
+    stage.once(&[]).code(0);
+    let status = stage.run(&["storage", "status", "-o", "json"]).code(0);
+    let status = &status.typed("storage")[0];
+    assert_eq!((&status["active"], status.get("target")), (&"box".into(), None));
+    let on = |name: &str| {
+        let all = status["backends"].as_array().expect("backends");
+        all.iter().find(|backend| backend["name"] == name).expect("is listed").clone()
+    };
+    assert_eq!(
+        (&on("box")["objects"], &on("disk")["objects"], &on("disk")["spares"]),
+        (&1.into(), &0.into(), &1.into())
+    );
+    assert_eq!(stage.run(&["blob", "get", key]).code(0).out, "hello");
+    let history = stage.run(&["storage", "status", "--history"]).code(0).out;
+    assert!(history.contains("active backend box, 1 blob") && history.contains("done"), "{history}");
+    let other: Value =
+        serde_json::from_slice(&fed(&stage, &["blob", "put", "-o", "json"], b"new").stdout).expect("a line");
+    assert_eq!(other["backend"], "box");
+}
+
+#[test]
+fn an_interrupted_put_stores_nothing_and_leaves_nothing() {
+    let stage = ready();
+    let mut child = stage.command(&["blob", "put"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(&bytes(2_000_000)).expect("it listens");
+    let descriptors = format!("/proc/{}/fd", child.id());
+    // What is too much for memory went to a file that has no name any more.
+    let spools = |folder: &Path| {
+        let open = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        open.filter(|path| path.to_string_lossy().contains("/blobs/spool.")).count()
+    };
+    wait_until("bytes are spooled", || spools(Path::new(&descriptors)) > 0);
+    kill(child.id().into(), "INT");
+    assert_eq!(child.wait().expect("it ends").code(), Some(8));
+    drop(stdin);
+    let left = fs::read_dir(stage.path(".trueup/blobs")).expect("the folder").flatten();
+    let left: Vec<_> =
+        left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("spool")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(stage.run(&["blob", "ls"]).code(0).err, "no blobs\n");
+}
