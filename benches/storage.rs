@@ -85,6 +85,7 @@ fn bare_group(from: &Path, to: &Path, group: &[Object], buffer: &mut [u8]) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn bare(from: &Path, to: &Path, objects: &[Object], threads: usize) -> Duration {
     fs::create_dir_all(to).expect("a folder");
     let mut groups: Vec<&[Object]> = Vec::new();
@@ -120,6 +121,7 @@ fn open(location: &Location) -> Result<Arc<dyn Backend>, BackendError> {
     Ok(Arc::new(Fs::open(path)?))
 }
 
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn moved(dir: &Path, index: &Arc<SqliteIndex>, from: &str, to: &str, concurrency: Option<u32>) -> Duration {
     let rung = Arc::new((Mutex::new(()), Condvar::new()));
     let ring = rung.clone();

@@ -342,6 +342,11 @@ impl Core {
             if outcome.moved > 0 && matches!(error, BackendError::Transient(_)) {
                 return Some(Next::Again);
             }
+            // What passes every try and fails every object waits longer each time too.
+            if let Some(known) = self.places.get_mut(target) {
+                known.failures = known.failures.max(self.failures);
+            }
+            self.failures += 1;
             self.unwell(target, error);
             let due = self.places.get(target).and_then(|known| known.due);
             let next = due.map_or(Next::Again, Next::At);

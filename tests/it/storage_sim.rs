@@ -183,7 +183,7 @@ fn a_mover_that_is_killed_before_or_after_any_call_loses_nothing_and_comes_to_th
     let calls = killed_at(&dir, None).earth().calls;
     assert!(calls > 100, "{calls}");
     // A prime step over both sides in the ordinary run; all of them when asked for.
-    let step = if std::env::vars().any(|(name, _)| name == "SIM_SEEDS") { 1 } else { 11 };
+    let step = if number("SIM_SEEDS").is_some() { 1 } else { 11 };
     for call in (1..=calls).step_by(step) {
         for side in [Side::Before, Side::After] {
             killed_at(&dir, Some((call, side)));
@@ -203,15 +203,15 @@ fn random_life(seed: u64, dir: &tempfile::TempDir) -> World {
         {
             let mut earth = world.earth();
             let level = [0, 0, 5, 30][(earth.roll() % 4) as usize];
-            let mut some = |most: u64| if earth.roll() % 2 == 0 { 0 } else { most.min(level * 10) };
+            let mut some = |most: u64| if earth.roll().is_multiple_of(2) { 0 } else { most.min(level * 10) };
             earth.faults = {
                 let (fail, write_lies, read_lies) = (some(60), some(80), some(80));
                 let (list_lies, delete_lies, others) = (some(150), some(150), some(60));
                 Faults { fail, write_lies, read_lies, list_lies, delete_lies, others }
             };
-            if earth.roll() % 4 == 0 {
+            if earth.roll().is_multiple_of(4) {
                 let call = earth.calls + 1 + earth.roll() % 60;
-                let side = if earth.roll() % 2 == 0 { Side::Before } else { Side::After };
+                let side = if earth.roll().is_multiple_of(2) { Side::Before } else { Side::After };
                 earth.die = Some((call, side));
             }
         }
@@ -230,12 +230,12 @@ fn random_life(seed: u64, dir: &tempfile::TempDir) -> World {
                 let roll = earth.roll();
                 let store = earth.stores.values_mut().nth((roll % 3) as usize).expect("three");
                 store.down = roll % 5 < 2;
-                store.full = roll % 7 == 0;
+                store.full = roll.is_multiple_of(7);
             }
             9 => drop(world.time.fetch_add(HOUR, Ordering::SeqCst)),
             10 => {
                 let suspended = Settings { suspended: true, ..settings() };
-                life.mover.wish(&intent(if world.earth().roll() % 2 == 0 { suspended } else { settings() }));
+                life.mover.wish(&intent(if world.earth().roll().is_multiple_of(2) { suspended } else { settings() }));
             }
             _ => {}
         }
@@ -266,12 +266,14 @@ fn random_life(seed: u64, dir: &tempfile::TempDir) -> World {
     world
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test may be told its seed")]
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok())
+}
+
+/// From the first seed to before the last.
 fn seeds() -> (u64, u64) {
-    let variable = |wanted: &str| {
-        let found = std::env::vars().find(|(name, _)| name == wanted)?;
-        found.1.parse::<u64>().ok()
-    };
-    match (variable("SIM_SEED"), variable("SIM_SEEDS")) {
+    match (number("SIM_SEED"), number("SIM_SEEDS")) {
         (Some(seed), _) => (seed, seed + 1),
         (None, many) => (1, 1 + many.unwrap_or(24)),
     }

@@ -156,7 +156,7 @@ impl World {
         }
         let fail = earth.faults.fail;
         if earth.chance(fail) {
-            return (earth.roll() % 2 == 0, false);
+            return (earth.roll().is_multiple_of(2), false);
         }
         let others = earth.faults.others;
         if !earth.inside && earth.chance(others) {
@@ -377,7 +377,7 @@ impl Backend for Pretend {
             }
             let lie = earth.faults.write_lies;
             if earth.chance(lie) {
-                if bytes.len() > 1 && earth.roll() % 2 == 0 {
+                if bytes.len() > 1 && earth.roll().is_multiple_of(2) {
                     bytes.truncate(object.size as usize / 2);
                 } else {
                     match bytes.last_mut() {
@@ -493,8 +493,9 @@ struct Fated {
 }
 
 macro_rules! fated {
-    ($($verb:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+    ($($verb:ident($($arg:ident: $type:ty),*) -> $out:ty;)* => $($more:tt)*) => {
         impl Index for Fated {
+            $($more)*
             $(fn $verb(&self, $($arg: $type),*) -> Result<$out, IndexError> {
                 let (made, heard) = self.world.lot(stringify!($verb));
                 let answer = made.then(|| self.inner.$verb($($arg),*));
@@ -518,7 +519,6 @@ fated! {
     begin(target: &Name, at: Timestamp) -> ();
     lease() -> Lease;
     elsewhere(place: &Name, after: Option<&Sha256>, limit: usize) -> Vec<Row>;
-    flip(lease: Lease, target: &Name, moved: &[(Sha256, Name)], at: Timestamp) -> usize;
     finish(lease: Lease, target: &Name, at: Timestamp) -> Finish;
     abandon(lease: Lease, keys: &BTreeSet<Integrity>, at: Timestamp) -> Vec<Entry>;
     trouble(lease: Lease, name: &Sha256, place: &Name, trouble: &Trouble) -> bool;
@@ -533,4 +533,17 @@ fated! {
     note(name: &str) -> Option<String>;
     notes(beginning: &str) -> Vec<(String, String)>;
     set_note(name: &str, value: &str) -> ();
+    =>
+    fn flip(&self, lease: Lease, target: &Name, moved: &[(Sha256, Name)], at: Timestamp) -> Result<usize, IndexError> {
+        // Nothing is said to be somewhere before it is there, and right.
+        for (name, _) in moved {
+            let earth = self.world.earth();
+            let good = earth.stores[target.as_str()].objects.get(name).is_some_and(|(_, good)| *good);
+            assert!(good || earth.dead, "{name} is flipped to {target} and is not there");
+        }
+        let (made, heard) = self.world.lot("flip");
+        let answer = made.then(|| self.inner.flip(lease, target, moved, at));
+        self.world.safe("flip");
+        answer.filter(|_| heard).unwrap_or_else(|| Err(IndexError::Broken("no answer".to_owned())))
+    }
 }
