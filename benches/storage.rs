@@ -183,7 +183,7 @@ fn measure(what: &str, sizes: impl Iterator<Item = usize>) {
     }
     objects.sort();
     let bytes: u64 = objects.iter().map(|object| object.size).sum();
-    let best = |mut run: Box<dyn FnMut(usize) -> Duration + '_>| (0..RUNS).map(|n| run(n)).min().unwrap_or_default();
+    let best = |run: Box<dyn FnMut(usize) -> Duration + '_>| (0..RUNS).map(run).min().unwrap_or_default();
     let show = |who: &str, took: Duration| {
         let seconds = took.as_secs_f64();
         println!(
