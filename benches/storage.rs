@@ -177,6 +177,7 @@ fn measure(what: &str, sizes: impl Iterator<Item = usize>) {
         }
     }
     source.settle(&objects.iter().map(|object| object.name).collect::<Vec<_>>()).expect("settles");
+    source.claim(&index.standing().expect("stands").owner).expect("is ours");
     for object in &objects {
         let key = Integrity::of(&object.name);
         index.add(&key, object, &name("a"), true, SystemClock.wall()).expect("adds");

@@ -201,13 +201,17 @@ fn verify(
         return Err(failure);
     }
     if args.all && screen.is_text() {
-        screen.out(&format!("{} as they should be, {bad} not\n", count(good, "blob")));
+        let how = match bad {
+            0 => "all good".to_owned(),
+            bad => format!("{good} good, {bad} not"),
+        };
+        screen.out(&format!("verified {}: {how}\n", count(good + bad, "blob")));
     }
     match bad {
         0 => Ok(Exit::Done),
         _ => {
             let failure =
-                Failure::new(Exit::Partial, format!("{} of {} not as they should be", bad, count(good + bad, "blob")));
+                Failure::new(Exit::Partial, format!("{bad} of {} cannot be relied on", count(good + bad, "blob")));
             Err(failure.hint("'trueup storage status' shows what is known; the daemon repairs what has a good copy"))
         }
     }

@@ -24,7 +24,7 @@ fn mask(text: &str, dir: &Path) -> String {
         (r"\b(\d+m)?\d+(\.\d+)?m?s\b", "T"),
         (r"(?m)^(Service\s.*?\s)\d{4,5}(\s+)\d+(\s+)", "${1}PORT${2}PID${3}"),
         (r"(?m)^(Service\s.*\s-\s+)\d+(\s+)", "${1}PID${2}"),
-        (r"(?m)^… waiting.*\n", ""),
+        (r"(?m)^… .*\n", ""),
         (r" {2,}", "  "),
         (r"(?m) +$", ""),
     ];

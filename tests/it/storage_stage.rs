@@ -99,9 +99,12 @@ impl Stage {
     /// Puts a blob as a writer does, and says what it is.
     pub fn put(&self, bytes: &[u8]) -> (Integrity, Object) {
         let _latch = self.latches.putting().expect("nobody deletes");
-        let place = self.index.standing().expect("stands").place().cloned().expect("a place");
+        let standing = self.index.standing().expect("stands");
+        let place = standing.place().cloned().expect("a place");
         let object = Object { name: Sha256::of(bytes), size: bytes.len() as u64 };
         let backend = self.backend(place.as_str());
+        // Nothing is put where the mover has not been before.
+        backend.claim(&standing.owner).expect("is ours");
         backend.put(&object, &mut &bytes[..], Put::IfAbsent).expect("puts");
         backend.settle(&[object.name]).expect("settles");
         let key = Integrity::of(&object.name);

@@ -206,6 +206,8 @@ impl World {
                 if store.down || store.full {
                     return;
                 }
+                // Nothing is put where the mover has not been before.
+                store.owner.get_or_insert_with(|| self.raw.standing().expect("stands").owner);
                 store.staged.remove(&object.name);
                 store.objects.insert(object.name, (bytes.clone(), true));
             }
