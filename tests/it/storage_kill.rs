@@ -38,6 +38,11 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test measures its own time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// Chance that can be replayed.
 struct Dice(u64);
 
@@ -212,7 +217,6 @@ fn killed_again_and_again(
     let index = index(stage);
     let mut known = BTreeMap::new();
     let (mut kills, mut in_the_middle) = (0, 0);
-    let begun = Instant::now();
     while kills < KILLS {
         let before = moved(&index.standing().expect("a standing"));
         let mut command = stage.command(&["reconcile", "--once", "--timeout", "10m"]);
@@ -220,14 +224,14 @@ fn killed_again_and_again(
         // Flips come in groups, and there are to be some left at the end: now and then a life sees one, and mostly it dies before.
         let groups = (count - before).div_ceil(GROUP as u64);
         let wanted = before + u64::from(dice.roll() % (2 * (KILLS - kills)) < groups);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = now() + DEADLINE;
         while moved(&index.standing().expect("a standing")) < wanted && child.0.try_wait().expect("its state").is_none()
         {
-            assert!(Instant::now() < deadline, "nothing is moved any more: {:?}", index.standing());
+            assert!(now() < deadline, "nothing is moved any more: {:?}", index.standing());
             thread::yield_now();
         }
-        let linger = Instant::now() + Duration::from_micros(dice.roll() % 100_000);
-        while Instant::now() < linger {
+        let linger = now() + Duration::from_micros(dice.roll() % 100_000);
+        while now() < linger {
             thread::yield_now();
         }
         child.0.kill().expect("it is killed");
@@ -260,10 +264,6 @@ fn killed_again_and_again(
     }
     assert!(reads > 100, "only {reads} reads");
     assert!(in_the_middle >= KILLS * 2 / 3, "only {in_the_middle} deaths came in the middle");
-    println!(
-        "{count} blobs, {kills} deaths, {in_the_middle} of them in the middle, {reads} reads, {:?}",
-        begun.elapsed()
-    );
     assert_eq!(stage.once(&["--timeout", "60s"]).code(0).summary()["planned"], 0, "nothing is left to do");
 }
 
