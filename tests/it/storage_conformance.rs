@@ -20,6 +20,7 @@
 //! | MG-6, D14 (missing or other source bytes) | `what_is_missing_or_rotten_is_named_and_everything_else_is_moved` |
 //! | MG-9 (lock elsewhere: deferred, and retried) | `while_another_process_moves_nothing_is_touched` |
 //! | MG-13, D23 (a put racing a migration) | `a_blob_that_is_put_while_the_target_changes_lands_at_the_new_place`, `storage_sim` |
+//! | a disk that is not mounted | `a_disk_that_is_not_mounted_is_refused_and_nothing_counts_as_missing` |
 //! | D25 (no way back) | `turning_back_half_way_takes_back_what_was_moved` |
 
 use std::collections::BTreeSet;
@@ -127,6 +128,29 @@ fn a_backend_of_another_storage_is_refused_and_nothing_is_written_there() {
         refused(status.health.get(&name("b"))) && matches!(status.motion, Motion::Waiting { .. })
     });
     assert_eq!(stage.backend("b").list(None, 9).expect("lists"), []);
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_is_refused_and_nothing_counts_as_missing() {
+    let (stage, objects) = filled(3);
+    let aside = stage.path("aside");
+    fs::rename(stage.path("a"), &aside).expect("unmounts");
+    fs::create_dir(stage.path("a")).expect("the empty folder that the disk is mounted on");
+    let mover = stage.mover();
+    mover.tell(&stage.intent(&["a", "b"], Settings::default()));
+    mover.migrate(&name("b")).expect("begins");
+    let refused = |health: Option<&Health>| matches!(health, Some(Health::Refused(why)) if why.contains("mounted"));
+    let status = until(&mover, "the refusal", |status| refused(status.health.get(&name("a"))));
+    assert_eq!(status.standing.troubled(), 0);
+    until(&mover, "the wait", |status| matches!(status.motion, Motion::Waiting { .. }));
+    assert_eq!(mover.status().expect("stands").standing.troubled(), 0, "nothing is lost, only not there");
+    drop(mover);
+    fs::remove_dir_all(stage.path("a")).expect("unmounts");
+    fs::rename(aside, stage.path("a")).expect("mounts");
+    let mover = stage.mover();
+    mover.tell(&stage.intent(&["a", "b"], Settings::default()));
+    migrated(&mover, "b");
+    assert!(objects.iter().all(|object| has(stage.backend("b").as_ref(), object)));
 }
 
 #[test]

@@ -388,6 +388,10 @@ struct Reader {
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.file.read(buffer) {
+            // The disk lost these bytes. That is a fault of this copy and does not pass, so others may stand in for it.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                Err(BackendError::Body(format!("{} cannot be read: {error}", self.path.display())).into_io())
+            }
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(explain(&self.path, &error).into_io()),
             read => read,
         }
