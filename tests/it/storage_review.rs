@@ -57,3 +57,24 @@ fn two_names_of_one_folder_by_a_link_keep_the_only_copy() {
     stage.once(&[]).code(0);
     assert_eq!(stage.run(&["blob", "get", &key]).code(0).out, "hello");
 }
+
+#[test]
+fn nothing_is_put_into_the_empty_folder_below_a_disk_that_is_not_mounted_and_nothing_counts_as_freed() {
+    let stage = Stage::new();
+    stage.hub();
+    storage(&stage, "disk", "", &[("disk", "disk", "")]);
+    stage.once(&[]).code(0);
+    let key = put(&stage, "hello");
+    fs::rename(stage.path("disk"), stage.path("away")).expect("moves");
+    fs::create_dir(stage.path("disk")).expect("a folder");
+    fs::write(stage.path("given"), "other").expect("a file");
+    let refused = stage.run(&["blob", "put", "given"]).code(1);
+    assert!(refused.err.contains("mounted"), "{}", refused.err);
+    let removed = stage.run(&["blob", "rm", &key]).code(0);
+    assert!(!removed.out.contains("freed") && !removed.err.contains("freed"), "{}{}", removed.out, removed.err);
+    fs::remove_dir_all(stage.path("disk")).expect("removes");
+    fs::rename(stage.path("away"), stage.path("disk")).expect("moves");
+    stage.once(&[]).code(0);
+    let other = put(&stage, "other");
+    assert_eq!(stage.run(&["blob", "get", &other]).code(0).out, "other");
+}
