@@ -16,7 +16,7 @@ const PROBE_BYTES: usize = 1 << 10;
 /// `Refused` when it is another's, or when it does not do what a backend must; otherwise what the backend said.
 pub(super) fn probe(backend: &dyn Backend, owner: &str, mut roll: impl FnMut() -> u64) -> Result<(), BackendError> {
     ours(backend, owner)?;
-    let bytes: Vec<u8> = (0..PROBE_BYTES / 8).flat_map(|_| roll().to_le_bytes()).collect();
+    let bytes = nobodys(&mut roll);
     let object = object_of(&bytes);
     let tried = through(backend, &object, &bytes);
     if tried.is_err() {
@@ -24,6 +24,29 @@ pub(super) fn probe(backend: &dyn Backend, owner: &str, mut roll: impl FnMut() -
         let _ = backend.delete(&object.name);
     }
     tried
+}
+
+/// Bytes that nobody has.
+fn nobodys(roll: &mut impl FnMut() -> u64) -> Vec<u8> {
+    (0..PROBE_BYTES / 8).flat_map(|_| roll().to_le_bytes()).collect()
+}
+
+/// Whether two backends are two places: what is written to the one is not seen in the other. No name tells, because of links, host names
+/// and mounts.
+///
+/// # Errors
+/// What either of them said; then nothing is known.
+pub(super) fn are_apart(
+    one: &dyn Backend,
+    other: &dyn Backend,
+    mut roll: impl FnMut() -> u64,
+) -> Result<bool, BackendError> {
+    let bytes = nobodys(&mut roll);
+    let object = object_of(&bytes);
+    let put = one.put(&object, &mut &bytes[..], Put::Replace).and_then(|_| one.settle(&[object.name]));
+    let seen = put.and_then(|()| other.size(&object.name));
+    one.delete(&object.name)?;
+    seen.map(|seen| seen.is_none())
 }
 
 /// Whose objects lie on a backend.

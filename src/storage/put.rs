@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 
 use super::body::{Checked, Hasher};
 use super::depot::{BlobError, Depot, ROUNDS, Watch};
+use super::probe::whose;
 use super::spool::{Cut, Kept, Spool, pass};
 use crate::model::blob::Integrity;
 use crate::model::id::Name;
@@ -144,6 +145,8 @@ fn store(depot: &Depot<'_>, place: &Name, bytes: &Kept, object: &Object, watch: 
         BackendError::Body(why) => BlobError::Source(io::Error::other(why)),
         error => BlobError::Backend { place: place.clone(), error },
     };
+    // A disk that is not mounted looks like an empty folder: what is put there is gone when it is mounted again.
+    whose(&*backend, &depot.index.standing()?.owner, 1).map_err(failed)?;
     for how in [Put::IfAbsent, Put::Replace] {
         let mut body = Checked::new(Watched { from: bytes.reader(), total: object.size, watch }, *object);
         backend.put(object, &mut body, how).map_err(failed)?;

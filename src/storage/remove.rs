@@ -1,6 +1,7 @@
 //! Removing a blob: out of the index first, so that at no time something is in the index and not there.
 
 use super::depot::{BlobError, Depot};
+use super::probe::whose;
 use crate::model::blob::Integrity;
 use crate::ports::blobs::{Entry, Lease};
 
@@ -43,10 +44,12 @@ fn delete(depot: &Depot<'_>, entry: &Entry) -> Result<Leftover, BlobError> {
     if depot.index.relies_on(&name, place)? {
         return Ok(Leftover::Shared);
     }
-    let gone = depot.backend(place)?.delete(&name);
+    let (backend, standing) = (depot.backend(place)?, depot.index.standing()?);
+    // From a disk that is not mounted nothing goes by being deleted.
+    let gone = whose(&*backend, &standing.owner, 1).and_then(|_| backend.delete(&name));
     gone.map_err(|error| BlobError::Backend { place: place.clone(), error })?;
     // With the lease of whoever moves: what is deleted under the latch is gone whoever that is, and nobody is fenced off by it.
-    let lease = Lease(depot.index.standing()?.lease);
+    let lease = Lease(standing.lease);
     depot.index.forget_spares(lease, place, &[name])?;
     Ok(Leftover::Deleted)
 }

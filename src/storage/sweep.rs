@@ -1,9 +1,11 @@
 //! What lies somewhere and nobody relies on: found by listings, kept for its grace, and removed only while a good copy is known to be
 //! elsewhere or no blob needs one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::batch::{Job, Seen};
+use super::probe::are_apart;
 use super::shared::Reading;
 use super::turn::{Core, Next};
 use crate::model::blob::Sha256;
@@ -233,18 +235,33 @@ impl Core {
     }
 
     /// Those that no blob needs, or whose blobs have another copy that was read just now and is right. A copy that turns out bad is
-    /// written down, so that it is repaired from what was to be removed here.
+    /// written down, so that it is repaired from what was to be removed here. One place under two names has one copy: that is no spare.
     fn needless<'a>(&mut self, lease: Lease, here: &Name, group: &'a [Spare]) -> Result<Vec<&'a Spare>, IndexError> {
         let backends = self.readable();
         let parts = self.parts.clone();
         let mut out = Vec::new();
         let mut right = Vec::new();
+        let mut same = Vec::new();
+        let mut apart: BTreeMap<Name, bool> = BTreeMap::new();
         for spare in group {
             let Some(row) = parts.index.row(&spare.name)? else {
                 out.push(spare);
                 continue;
             };
             let Some(backend) = backends.get(&row.place).filter(|_| row.place != *here) else { continue };
+            if !apart.contains_key(&row.place) {
+                // Not knowing is as good as one place.
+                let Some(Ok(seen)) =
+                    backends.get(here).map(|other| are_apart(backend.as_ref(), other.as_ref(), || parts.roll()))
+                else {
+                    continue;
+                };
+                apart.insert(row.place.clone(), seen);
+            }
+            if apart.get(&row.place) == Some(&false) {
+                same.push(spare.name);
+                continue;
+            }
             let job = Job {
                 index: parts.index.as_ref(),
                 clock: parts.clock.as_ref(),
@@ -265,6 +282,11 @@ impl Core {
         }
         if !right.is_empty() {
             parts.index.verified(lease, &right, parts.clock.wall())?;
+        }
+        if !same.is_empty() {
+            tracing::warn!(place = %here, objects = same.len(), "another backend is the same place: nothing is removed");
+            parts.index.forget_spares(lease, here, &same)?;
+            (parts.bell)();
         }
         Ok(out)
     }

@@ -110,7 +110,9 @@ impl House {
         let folder: Box<dyn Backend> = Box::new(Fs::open(&dir.path().join("a")).expect("a folder"));
         let database: Box<dyn Backend> = Box::new(Sqlite::open(&dir.path().join("b.db")).expect("a database"));
         let (mut backends, mut faults) = (BTreeMap::new(), BTreeMap::new());
+        let owner = index.standing().expect("stands").owner;
         for (place, inner) in [("a", folder), ("b", database)] {
+            inner.claim(&owner).expect("is marked as ours");
             let own = Arc::new(Faults::default());
             let backend: Arc<dyn Backend> = Arc::new(Faulty { inner, faults: own.clone() });
             backends.insert(name(place), backend);

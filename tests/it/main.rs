@@ -33,6 +33,7 @@ mod sim;
 mod stage;
 mod storage_conformance;
 mod storage_kill;
+mod storage_review;
 mod storage_sim;
 mod storage_stage;
 mod storage_world;
