@@ -170,7 +170,9 @@ fn bare(kind: &str, from: &Path, to: &str, threads: u64) {
     let mut objects = Vec::new();
     for folder in fs::read_dir(from).expect("a folder") {
         let folder = folder.expect("an entry");
-        let Some(first) = folder.file_name().to_str().filter(|name| name.len() == 2).map(str::to_owned) else { continue };
+        let Some(first) = folder.file_name().to_str().filter(|name| name.len() == 2).map(str::to_owned) else {
+            continue;
+        };
         for file in fs::read_dir(folder.path()).expect("a folder") {
             let file = file.expect("an entry");
             let name = format!("{first}{}", file.file_name().to_str().unwrap_or_default());
@@ -226,9 +228,8 @@ fn run(listener: TcpListener, service: S3Service) {
         while let Ok((stream, _)) = listener.accept().await {
             // Answers are many small writes; without this each may wait for the reader's acknowledgement.
             let _ = stream.set_nodelay(true);
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service.clone());
+            let served =
+                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service.clone());
             tokio::spawn(served);
         }
     });
