@@ -1,15 +1,14 @@
-//! What moving blobs costs: the mover between two folders, beside a bare loop that reads, hashes, writes, makes durable in groups, reads
-//! back and hashes, and knows no index, no faults and no second process.
+//! What moving blobs costs: the mover between two folders, beside a bare loop, both in this process.
+
+#[path = "storage/bare.rs"]
+mod bare;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256 as Hash};
 use trueup::adapters::blobs::fs::Fs;
 use trueup::adapters::blobs::index::SqliteIndex;
 use trueup::adapters::blobs::latches::FileLatches;
@@ -22,11 +21,10 @@ use trueup::ports::clock::Clock;
 use trueup::ports::storage::{Intent, Place, Settings, Storage};
 use trueup::storage::mover::{Mover, Parts};
 
+use self::bare::GROUP;
+
 /// Each figure is the best of so many runs: the others were disturbed by something else.
 const RUNS: usize = 3;
-/// Objects that share the cost of durability, in the bare loop.
-const GROUP: usize = 256;
-const GROUP_BYTES: u64 = 8 << 20;
 
 fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
@@ -43,77 +41,6 @@ fn fill(state: &mut u64, size: usize) -> Vec<u8> {
     }
     out.truncate(size);
     out
-}
-
-fn path(root: &Path, name: &Sha256) -> PathBuf {
-    let text = name.to_string();
-    root.join(&text[..2]).join(&text[2..])
-}
-
-fn hash(mut from: impl Read, buffer: &mut [u8], mut to: Option<&mut File>) -> [u8; 32] {
-    let mut hash = Hash::new();
-    loop {
-        match from.read(buffer).expect("reads") {
-            0 => return hash.finalize().into(),
-            count => {
-                hash.update(&buffer[..count]);
-                if let Some(to) = to.as_mut() {
-                    to.write_all(&buffer[..count]).expect("writes");
-                }
-            }
-        }
-    }
-}
-
-fn bare_group(from: &Path, to: &Path, group: &[Object], buffer: &mut [u8]) {
-    let folder = File::open(to).expect("a folder");
-    let temporary = |object: &Object| to.join(format!("{}.tmp", object.name));
-    for object in group {
-        let source = File::open(path(from, &object.name)).expect("a source");
-        let mut target = File::create(temporary(object)).expect("a target");
-        assert_eq!(hash(source, buffer, Some(&mut target)), object.name.0);
-    }
-    rustix::fs::syncfs(&folder).expect("syncs");
-    for object in group {
-        let place = path(to, &object.name);
-        fs::create_dir_all(place.parent().expect("a parent")).expect("a folder");
-        fs::rename(temporary(object), place).expect("renames");
-    }
-    rustix::fs::syncfs(&folder).expect("syncs");
-    for object in group {
-        assert_eq!(hash(File::open(path(to, &object.name)).expect("there"), buffer, None), object.name.0);
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn bare(from: &Path, to: &Path, objects: &[Object], threads: usize) -> Duration {
-    fs::create_dir_all(to).expect("a folder");
-    let mut groups: Vec<&[Object]> = Vec::new();
-    let mut rest = objects;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = |object: &&Object| {
-            bytes += object.size;
-            bytes <= GROUP_BYTES
-        };
-        let count = rest.iter().take(GROUP).take_while(fits).count().max(1);
-        let (group, others) = rest.split_at(count);
-        groups.push(group);
-        rest = others;
-    }
-    let next = AtomicUsize::new(0);
-    let begun = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut buffer = vec![0; 256 << 10];
-                while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    bare_group(from, to, group, &mut buffer);
-                }
-            });
-        }
-    });
-    begun.elapsed()
 }
 
 fn open(location: &Location) -> Result<Arc<dyn Backend>, BackendError> {
@@ -156,7 +83,7 @@ fn peak() -> String {
     status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().replace("VmHWM:", "").trim().to_owned()
 }
 
-#[expect(clippy::print_stdout, reason = "a bench is read on the screen")]
+#[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench reads the clock, and is read on the screen")]
 fn measure(what: &str, sizes: impl Iterator<Item = usize>) {
     let dir = tempfile::tempdir_in(std::env::current_dir().expect("a folder")).expect("a folder");
     let dir = dir.path();
@@ -198,7 +125,11 @@ fn measure(what: &str, sizes: impl Iterator<Item = usize>) {
     for threads in [1, 2] {
         let bare = best(Box::new(|n| {
             let to = dir.join(format!("bare{n}"));
-            let took = bare(&dir.join("a"), &to, &objects, threads);
+            fs::create_dir_all(&to).expect("a folder");
+            let begun = Instant::now();
+            let from = dir.join("a");
+            bare::copy(&objects, threads, || |group, buffer| bare::to_folder(&from, &to, group, buffer));
+            let took = begun.elapsed();
             fs::remove_dir_all(to).expect("removes");
             took
         }));
