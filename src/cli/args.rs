@@ -197,7 +197,7 @@ pub struct Reconcile {
     /// Exit with 2 instead of 0 when something was changed
     #[arg(long, requires = "once")]
     pub detailed_exitcode: bool,
-    /// How long the whole command may take; then it exits with 6
+    /// How long the whole command may take; then it exits with 6. Time does not run while blobs are moved
     #[arg(long, value_name = "DURATION", default_value = "60s", requires = "once")]
     pub timeout: Millis,
     /// Let one pass remove so many resources, whatever the budget says

@@ -96,7 +96,7 @@ fn standing(view: &View<'_>) -> Standing {
             Standing { started: true, ready: true, ..Standing::down(Reason::Usable, message) }
         }
         None | Some(Health::Unproven | Health::Proven(_)) => {
-            Standing::down(Reason::Unproven, "is tried: something is written, read back and deleted")
+            Standing::down(Reason::Unproven, "being tried: something is written, read back and deleted")
         }
         Some(Health::Refused(why)) => Standing::down(Reason::BackendRefused, why).doomed(),
         Some(Health::Failing { why, retry_at }) => {
