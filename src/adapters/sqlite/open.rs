@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use backoff::{BlockingRetryable, ConstantBuilder};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
 
 use super::migrations::{MIGRATIONS, migrate, version};
@@ -14,6 +15,11 @@ use super::{KEY_SETTING, Ledger};
 use crate::adapters::clock::random_bytes;
 use crate::adapters::environment::temporary_dir;
 use crate::ports::store::{Store, StoreError};
+
+/// Between two attempts at what SQLite does not wait for.
+const PAUSE: Duration = Duration::from_millis(10);
+/// 10 s of them.
+const LOOKS: usize = 1_000;
 
 /// `PRAGMA application_id`: "trup". Tells our files from other people's databases.
 const APPLICATION_ID: i32 = 0x7472_7570;
@@ -34,8 +40,7 @@ impl Ledger {
         let ledger = Self { connection };
         ledger.set_up().map_err(explain)?;
         check(&ledger.connection, path)?;
-        let mode: String =
-            ledger.connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(explain)?;
+        let mode: String = keep_a_wal(&ledger.connection).map_err(explain)?;
         if mode != "wal" {
             return Err(StoreError(format!("{} is on a file system that has no shared memory files", path.display())));
         }
@@ -256,4 +261,12 @@ pub(super) fn parse_key(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
     }
     Some(key)
+}
+
+/// Has a database keep its journal as a WAL, and says what it keeps. Whoever changes that needs the file for himself for a moment, and SQLite
+/// does not wait for it: of several that make a database at once all but one are told that it is busy.
+pub(crate) fn keep_a_wal(connection: &Connection) -> rusqlite::Result<String> {
+    let ask = || connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+    let busy = |error: &Error| error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+    ask.retry(ConstantBuilder::default().with_delay(PAUSE).with_max_times(LOOKS)).when(busy).call()
 }

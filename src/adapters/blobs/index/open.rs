@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::schema::MIGRATIONS;
 use super::{SqliteIndex, broken};
 use crate::adapters::sqlite::migrations::{migrate, version};
-use crate::adapters::sqlite::open::{cannot_open, create_private};
+use crate::adapters::sqlite::open::{cannot_open, create_private, keep_a_wal};
 use crate::ports::blobs::IndexError;
 
 /// `PRAGMA application_id`: "trub". Tells an index from other people's databases, and from our ledger.
@@ -34,7 +34,7 @@ impl SqliteIndex {
         create_private(path).map_err(|error| IndexError::Broken(cannot_open(path, &error)))?;
         let writer = connect(path)?;
         check(&writer, path)?;
-        let mode: String = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(broken)?;
+        let mode: String = keep_a_wal(&writer).map_err(broken)?;
         if mode != "wal" {
             let text = format!("{} is on a file system that has no shared memory files", path.display());
             return Err(IndexError::Broken(text));

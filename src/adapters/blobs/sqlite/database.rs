@@ -11,6 +11,7 @@ use backoff::{BlockingRetryable as _, ConstantBuilder};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 
 use crate::adapters::blobs::fs::{explain as explain_file, make_durably};
+use crate::adapters::sqlite::open::keep_a_wal;
 use crate::ports::blobs::BackendError;
 
 /// `PRAGMA application_id`: "trub". Tells our files from other people's databases.
@@ -215,7 +216,7 @@ fn set_up(connection: &mut Connection) -> rusqlite::Result<String> {
     // Both count only before there is anything in the file.
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    let mode = keep_a_wal(connection)?;
     let limit = format!("PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT}");
     connection.query_row(&limit, [], |_| Ok(()))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
