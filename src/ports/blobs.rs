@@ -226,7 +226,7 @@ pub enum SpareOf {
     Moved,
     /// Its last blob was removed, or the move came too late.
     Removed,
-    /// Found by a listing, and nobody knows why.
+    /// Found by a listing, and nobody knows why; or what is left of a blob that was given up.
     Orphan,
 }
 
@@ -347,7 +347,8 @@ pub trait Index: Send + Sync {
 
     /// Makes a first backend the active one. Does nothing when there is one.
     fn activate(&self, place: &Name, at: Timestamp) -> Result<(), IndexError>;
-    /// Begins a migration to this place, or turns the one under way there (which is then `superseded`). Beginning it twice does nothing.
+    /// Begins a migration to this place, or turns the one under way there (which is then `superseded`). Beginning it twice does nothing;
+    /// else every earlier lease is worthless from now on.
     /// A target that is the active place takes everything back there.
     fn begin(&self, target: &Name, at: Timestamp) -> Result<(), IndexError>;
     /// Takes over: every earlier lease is worthless from now on.

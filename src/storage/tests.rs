@@ -217,9 +217,9 @@ fn a_known_blob_whose_bytes_are_gone_or_bad_is_repaired_by_putting_it_again() {
     house.backends[&name("a")].delete(&Sha256::of(b"abc")).expect("deleted behind our back");
     assert!(matches!(house.put(b"abc", None), Ok(Outcome::Repaired(_))));
     assert_eq!(house.get(&key).expect("reads").1, name("a"));
-    let lease = house.index.lease().expect("a lease");
     let trouble = Trouble { fault: Fault::Corrupt, detail: "bad".into(), since: now() };
     house.index.begin(&name("b"), now()).expect("begins");
+    let lease = house.index.lease().expect("a lease");
     house.index.trouble(lease, &Sha256::of(b"abc"), &name("a"), &trouble).expect("written");
     let Ok(Outcome::Repaired(entry)) = house.put(b"abc", None) else { panic!("there was a finding on it") };
     assert_eq!((entry.row.place, entry.row.trouble), (name("b"), None));

@@ -79,17 +79,17 @@ fn hold(tx: &Connection, object: &Object, place: i64, verified: bool, at: Timest
 
 pub(super) fn remove(tx: &Connection, key: &Integrity, at: Timestamp) -> Result<Option<Entry>, IndexError> {
     let Some(entry) = look::find(tx, key)? else { return Ok(None) };
-    drop_blob(tx, &entry, at)?;
+    drop_blob(tx, &entry, SpareOf::Removed, at)?;
     Ok(Some(entry))
 }
 
 /// Takes a blob out of the index, and its object if it was the last one.
-fn drop_blob(tx: &Connection, entry: &Entry, at: Timestamp) -> Result<(), IndexError> {
+fn drop_blob(tx: &Connection, entry: &Entry, why: SpareOf, at: Timestamp) -> Result<(), IndexError> {
     run(tx, "DELETE FROM blob WHERE key = ?1", [pack(&entry.key)])?;
     let object = &entry.row.object;
     let sql = "DELETE FROM object WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM blob WHERE object = object.id)";
     if run(tx, sql, [&object.name.0[..]])? > 0 {
-        spares::put(tx, place_id_or_new(tx, &entry.row.place)?, object, SpareOf::Removed, at)?;
+        spares::put(tx, place_id_or_new(tx, &entry.row.place)?, object, why, at)?;
     }
     Ok(())
 }
@@ -110,7 +110,8 @@ pub(super) fn abandon(
         let Object { name, size } = entry.row.object;
         let (key, name, place) = (key.as_str(), name.to_string(), entry.row.place.as_str());
         run(tx, sql, params![at.0, key, name, size, place, entry.created.0, fault.as_str(), detail])?;
-        drop_blob(tx, &entry, at)?;
+        // What is left of it may be worth more to a person than nothing, so it is not removed as what was removed by name.
+        drop_blob(tx, &entry, SpareOf::Orphan, at)?;
         given_up.push(entry);
     }
     if let Some(migration) = book.migration {

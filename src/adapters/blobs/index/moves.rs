@@ -38,7 +38,8 @@ pub(super) fn begin(tx: &Connection, target: &Name, at: Timestamp) -> Result<(),
     }
     run(tx, "INSERT INTO migration (source, target, begun) VALUES (?1, ?2, ?3)", params![from, to, at.0])?;
     let migration = tx.last_insert_rowid();
-    run(tx, "UPDATE book SET target = ?1, migration = ?2", params![to, migration]).map(drop)
+    // Whoever moves is fenced off: by the time that blobs go here again, what it has proved may have been removed.
+    run(tx, "UPDATE book SET target = ?1, migration = ?2, lease = lease + 1", params![to, migration]).map(drop)
 }
 
 pub(super) fn flip(

@@ -239,15 +239,18 @@ fn an_older_lease_changes_nothing() {
 fn a_migration_that_turns_fences_the_old_target_and_goes_into_the_history() {
     let dir = tempfile::tempdir().expect("a folder");
     let index = filled(dir.path(), 2);
-    let lease = index.lease().expect("a lease");
     index.begin(&name("b"), at(20)).expect("begins");
+    let lease = index.lease().expect("a lease");
     assert_eq!(index.flip(lease, &name("b"), &[(object(1).name, name("a"))], at(21)), Ok(1));
     index.begin(&name("c"), at(22)).expect("turns");
     assert_eq!(index.flip(lease, &name("b"), &[(object(2).name, name("a"))], at(23)), Err(IndexError::Fenced));
     assert_eq!(index.finish(lease, &name("b"), at(23)), Err(IndexError::Fenced));
+    let lease = index.lease().expect("a lease");
+    assert_eq!(index.flip(lease, &name("b"), &[(object(2).name, name("a"))], at(23)), Err(IndexError::Fenced));
     assert_eq!(index.elsewhere(&name("c"), None, 9).expect("a page").len(), 2, "from a and from b");
     // And back to where it came from: what went to b comes back, and nothing of what stayed is touched.
     index.begin(&name("a"), at(24)).expect("turns back");
+    let lease = index.lease().expect("a lease");
     let left = index.elsewhere(&name("a"), None, 9).expect("a page");
     assert_eq!(left.iter().map(|row| row.object).collect::<Vec<_>>(), [object(1)]);
     assert_eq!(index.finish(lease, &name("a"), at(25)), Ok(Finish::Left(1)));
@@ -260,6 +263,24 @@ fn a_migration_that_turns_fences_the_old_target_and_goes_into_the_history() {
     assert_eq!(told, [("c", "a", "done"), ("a", "c", "superseded"), ("a", "b", "superseded")]);
     index.begin(&name("a"), at(28)).expect("does nothing");
     assert_eq!(index.migrations(9).expect("reads").len(), 3);
+}
+
+#[test]
+fn what_was_proved_before_a_migration_turned_away_and_back_counts_no_more() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let index = filled(dir.path(), 1);
+    index.begin(&name("b"), at(20)).expect("begins");
+    let lease = index.lease().expect("a lease");
+    // By now its copy at b was proved. The blob is removed, put there, and removed with these bytes; then put at a once more.
+    index.remove(&key(1), at(21)).expect("removes");
+    assert_eq!(index.add(&key(1), &object(1), &name("b"), true, at(22)), Ok(Added::Added));
+    index.remove(&key(1), at(23)).expect("removes");
+    index.begin(&name("a"), at(24)).expect("turns back");
+    assert_eq!(index.add(&key(1), &object(1), &name("a"), true, at(25)), Ok(Added::Added));
+    index.begin(&name("b"), at(26)).expect("turns again");
+    let moved = [(object(1).name, name("a"))];
+    assert_eq!(index.flip(lease, &name("b"), &moved, at(27)), Err(IndexError::Fenced));
+    assert_eq!(index.row(&object(1).name).expect("reads").expect("is there").place, name("a"));
 }
 
 #[test]
@@ -301,6 +322,7 @@ fn a_finding_holds_the_end_up_until_it_is_over_or_given_up() {
     assert_eq!(index.standing().expect("stands").migration.expect("runs").abandoned, 1);
     let kept: (String, String) = index.read(|on| Ok(one_row(on, "SELECT key, detail FROM abandoned"))).expect("reads");
     assert_eq!(kept, (key(1).to_string(), "it has 2 bytes instead of 3".into()));
+    assert!(spares(&index, "a").contains(&(one, 1, SpareOf::Orphan, 25)), "what is left of it is kept");
     assert_eq!(index.flip(lease, &name("b"), &[(two, name("a"))], at(26)), Ok(1));
     assert_eq!(index.finish(lease, &name("b"), at(27)), Ok(Finish::Done));
 }
@@ -320,6 +342,7 @@ fn bytes_that_are_put_again_end_a_finding() {
     assert_eq!((healed.row.trouble, healed.row.verified), (None, Some(at(22))));
     // During a migration they lie at the target; under another key as well.
     index.begin(&name("b"), at(23)).expect("begins");
+    let lease = index.lease().expect("a lease");
     index.trouble(lease, &lost.name, &name("a"), &trouble(Fault::Corrupt, 24)).expect("written");
     assert_eq!(index.add(&key(3), &lost, &name("a"), true, at(25)), Ok(Added::PlaceMoved(name("b"))));
     assert_eq!(index.add(&key(3), &lost, &name("b"), true, at(25)), Ok(Added::Added));
@@ -514,8 +537,8 @@ proptest! {
     fn the_tallies_are_a_recount_after_any_life(verbs in proptest::collection::vec(verb(), 1..60)) {
         let dir = tempfile::tempdir().expect("a folder");
         let index = filled(dir.path(), 2);
-        let lease = index.lease().expect("a lease");
         for (step, verb) in verbs.iter().enumerate() {
+            let lease = index.lease().expect("a lease");
             let done = act(&index, lease, verb, at(100 + number(step)));
             prop_assert!(matches!(done, Ok(()) | Err(IndexError::Fenced)), "{verb:?}: {done:?}");
             for (what, sql) in CONTRADICTIONS {
