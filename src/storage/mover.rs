@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 pub use super::shared::{Open, Parts};
 use super::shared::{Shared, locked};
@@ -19,6 +20,8 @@ use crate::ports::storage::{Finding, Health, Intent, Status, Storage, Told};
 const SHOWN: usize = 8;
 /// After a panic (a mistake of ours) the thread does not come back at once.
 const AFTER_PANIC: Millis = Millis(60_000);
+/// So long its end is waited for.
+const STOPS_WITHIN: Millis = Millis(5_000);
 /// The note of the last migration whose end was told.
 const TOLD: &str = "told-migration";
 
@@ -47,11 +50,19 @@ impl Mover {
         self.shared.tell(intent)
     }
 
-    /// Ends it: between two objects, or between two pieces of a large one. Waits for the thread.
+    /// Ends it: between two objects, or between two pieces of a large one. Waits for the thread, but not for a server that does not
+    /// answer: whatever the thread is at, it may be killed in it.
     pub fn stop(&self) {
         self.shared.end();
         let thread = locked(&self.thread).take();
         if let Some(thread) = thread {
+            let last = self.parts.clock.now() + STOPS_WITHIN;
+            while !thread.is_finished() {
+                if self.parts.clock.now() >= last {
+                    return tracing::warn!("the storage is left in the middle of a call that does not end");
+                }
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
             // A panic in it was logged by the thread itself.
             let _ = thread.join();
         }
