@@ -130,7 +130,9 @@ impl Core {
                 return Ok(Err(BackendError::Transient("its listing does not go on".to_owned())));
             }
             if ended {
-                return Ok(backend.tidy().map(|()| new));
+                // A put may take longer than what is cut off is left alone.
+                let nobody_puts = self.parts.latches.deleting()?.is_some();
+                return Ok(if nobody_puts { backend.tidy().map(|()| new) } else { Ok(new) });
             }
         }
     }
