@@ -12,6 +12,8 @@ use crate::ports::storage::Intent;
 
 /// Objects that are read between two looks at what is wished.
 const GROUP: usize = 64;
+/// So many objects that cannot be read, and none that can, are enough for now.
+const PATIENCE: u32 = 4;
 /// A place that could not be read is tried again after this.
 const AGAIN_AFTER: Millis = Millis(600_000);
 
@@ -68,7 +70,7 @@ impl Core {
             what: Reading::Copying,
         };
         let mut right = Vec::new();
-        let mut mended = false;
+        let (mut mended, mut unread) = (false, 0);
         let round = self.shared.round();
         for row in rows {
             match job.read(backend.as_ref(), &row.object, Reading::Scrubbing, &mut self.buffer) {
@@ -77,8 +79,14 @@ impl Core {
                     let verdict = job.mend(row, &mut self.buffer)?;
                     mended |= verdict.arrived() || matches!(verdict, Verdict::Troubled(..));
                 }
-                // One that cannot be read says nothing of the others; a place that cannot be reached does.
-                Err(BackendError::Transient(_)) if right.is_empty() => break,
+                // One that cannot be read says nothing of the others, and would come first for ever; several say that the place cannot
+                // be reached.
+                Err(BackendError::Transient(_)) if right.is_empty() => {
+                    unread += 1;
+                    if unread == PATIENCE {
+                        break;
+                    }
+                }
                 Err(_) => {}
             }
             if self.shared.round() != round {

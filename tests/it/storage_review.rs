@@ -1,9 +1,18 @@
-//! Stories in which somebody could lose a blob: one place under two names, and a disk that is not mounted.
+//! Stories in which somebody could lose a blob: one place under two names, a disk that is not mounted, a sector that cannot be read.
 
 use std::fs;
+use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+use trueup::model::blob::Sha256;
+use trueup::model::unit::Millis;
+use trueup::ports::blobs::{Backend, BackendError, Index, Location, Object, Placed, Put};
+use trueup::ports::storage::{Settings, Storage};
 
 use crate::stage::Stage;
+use crate::storage_stage;
 
 /// Folders as backends, each by its name, its path and more; and the storage on one of them.
 fn storage(stage: &Stage, active: &str, more: &str, folders: &[(&str, &str, &str)]) {
@@ -77,4 +86,65 @@ fn nothing_is_put_into_the_empty_folder_below_a_disk_that_is_not_mounted_and_not
     stage.once(&[]).code(0);
     let other = put(&stage, "other");
     assert_eq!(stage.run(&["blob", "get", &other]).code(0).out, "other");
+}
+
+/// A disk with one object that cannot be read.
+struct Scratched(Arc<dyn Backend>, Sha256);
+
+impl Backend for Scratched {
+    fn open(&self, name: &Sha256, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, BackendError> {
+        match *name == self.1 {
+            true => Err(BackendError::Transient("input/output error".to_owned())),
+            false => self.0.open(name, range),
+        }
+    }
+    fn put(&self, object: &Object, body: &mut dyn Read, how: Put) -> Result<Placed, BackendError> {
+        self.0.put(object, body, how)
+    }
+    fn settle(&self, names: &[Sha256]) -> Result<(), BackendError> {
+        self.0.settle(names)
+    }
+    fn size(&self, name: &Sha256) -> Result<Option<u64>, BackendError> {
+        self.0.size(name)
+    }
+    fn delete(&self, name: &Sha256) -> Result<(), BackendError> {
+        self.0.delete(name)
+    }
+    fn list(&self, after: Option<&Sha256>, limit: usize) -> Result<Vec<Object>, BackendError> {
+        self.0.list(after, limit)
+    }
+    fn tidy(&self) -> Result<(), BackendError> {
+        self.0.tidy()
+    }
+    fn owner(&self) -> Result<Option<String>, BackendError> {
+        self.0.owner()
+    }
+    fn claim(&self, owner: &str) -> Result<(), BackendError> {
+        self.0.claim(owner)
+    }
+}
+
+#[test]
+fn one_object_that_cannot_be_read_does_not_keep_the_others_from_being_checked() {
+    let stage = storage_stage::Stage::new();
+    let place = storage_stage::name("a");
+    stage.index.activate(&place, trueup::model::time::Timestamp(1)).expect("activates");
+    stage.backend("a").claim(&stage.index.standing().expect("stands").owner).expect("claims");
+    let (_, first) = stage.put(b"scratched");
+    let lease = stage.index.lease().expect("a lease");
+    stage.index.verified(lease, &[(first.name, place.clone())], trueup::model::time::Timestamp(1)).expect("long ago");
+    let others: Vec<Object> = (0..3).map(|n| stage.put(format!("blob {n}").as_bytes()).1).collect();
+    let long_ago: Vec<_> = others.iter().map(|object| (object.name, place.clone())).collect();
+    stage.index.verified(lease, &long_ago, trueup::model::time::Timestamp(2)).expect("a little later");
+    let open = move |location: &Location| {
+        storage_stage::open(location).map(|inner| Arc::new(Scratched(inner, first.name)) as Arc<dyn Backend>)
+    };
+    let mover = stage.mover_with(Arc::new(open));
+    mover.tell(&stage.intent(&["a"], Settings { scrub: Some(Millis(60_000)), ..Settings::default() }));
+    storage_stage::until(&mover, "the others are checked", |_| {
+        others.iter().all(|object| {
+            let row = stage.index.row(&object.name).expect("reads").expect("is there");
+            row.verified.is_some_and(|at| at.0 > 2)
+        })
+    });
 }
