@@ -83,7 +83,11 @@ fn peak() -> String {
     status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().replace("VmHWM:", "").trim().to_owned()
 }
 
-#[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench reads the clock, and is read on the screen")]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a bench reads the clock, and is read on the screen"
+)]
 fn measure(what: &str, sizes: impl Iterator<Item = usize>) {
     let dir = tempfile::tempdir_in(std::env::current_dir().expect("a folder")).expect("a folder");
     let dir = dir.path();
