@@ -492,7 +492,7 @@ def memory(bench, kinds, count, size):
 
 def machine(work):
     model = next((l.split(":")[1].strip() for l in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in l), "")
-    kind = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True).stdout.strip()
+    kind = subprocess.run(["findmnt", "-n", "-o", "FSTYPE", "-T", work], capture_output=True, text=True).stdout.strip()
     return f"{os.cpu_count()} cores ({model}), Linux {platform.release()}, {kind}"
 
 

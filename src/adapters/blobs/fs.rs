@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -44,8 +44,10 @@ pub struct Fs {
     syncs_as_a_whole: bool,
     counter: AtomicU64,
     staging: Staging<Temporary>,
-    /// How often `syncfs` failed. The kernel says so once; what was written before it by anybody cannot be relied on.
-    failures: Mutex<u64>,
+    /// How often `syncfs` failed. The kernel says so once; what was begun before it was said cannot be relied on.
+    failures: AtomicU64,
+    /// Held by the one who waits for the disk. Whoever only writes does not wait for him.
+    syncing: Mutex<()>,
 }
 
 /// A complete file in [`TEMPORARY`].
@@ -78,12 +80,9 @@ impl Fs {
             syncs_as_a_whole: SYNCS_AS_A_WHOLE.contains(&magic),
             counter: AtomicU64::new(0),
             staging: Staging::default(),
-            failures: Mutex::new(0),
+            failures: AtomicU64::new(0),
+            syncing: Mutex::new(()),
         })
-    }
-
-    fn failures(&self) -> MutexGuard<'_, u64> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fan_out(&self, name: &Sha256) -> PathBuf {
@@ -197,13 +196,13 @@ impl Fs {
 
     /// One at a time: two would share the kernel's only answer that something could not be written.
     fn sync_as_a_whole(&self, staged_before: Option<u64>) -> Result<(), BackendError> {
-        let mut failures = self.failures();
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = rustix::fs::syncfs(&self.folder) {
-            *failures += 1;
+            self.failures.fetch_add(1, Ordering::SeqCst);
             return Err(explain(&self.root, &error.into()));
         }
         match staged_before {
-            Some(before) if before != *failures => {
+            Some(before) if before != self.failures.load(Ordering::SeqCst) => {
                 Err(BackendError::Transient(format!("{} could not be written; put it again", self.root.display())))
             }
             _ => Ok(()),
@@ -237,7 +236,8 @@ impl Backend for Fs {
         if how == Put::IfAbsent && (self.staging.has(&object.name) || self.find(&object.name)?.is_some()) {
             return Ok(Placed::Present);
         }
-        let temporary = Temporary { path: self.temporary(&object.name.to_string()), failures: *self.failures() };
+        let failures = self.failures.load(Ordering::SeqCst);
+        let temporary = Temporary { path: self.temporary(&object.name.to_string()), failures };
         if let Err(error) = self.write(&temporary.path, object, body) {
             discard([temporary]);
             return Err(error);

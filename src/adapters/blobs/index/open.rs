@@ -20,6 +20,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const BEGIN_ATTEMPTS: usize = 3;
 /// The journal file is cut back to this size after a burst.
 const JOURNAL_SIZE_LIMIT: i64 = 16 << 20;
+/// Pages in the journal before they go into the file, which waits for the disk twice: as many as the journal may keep. A batch of a
+/// migration changes some hundreds.
+const JOURNAL_PAGES: i64 = 4_000;
 /// Connections for reading that are kept open; more are opened when more threads read at once, and closed after.
 const READERS_KEPT: usize = 4;
 /// More than there are different statements.
@@ -41,6 +44,7 @@ impl SqliteIndex {
         }
         let set = |pragma| writer.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
         set(format!("journal_size_limit = {JOURNAL_SIZE_LIMIT}")).map_err(broken)?;
+        set(format!("wal_autocheckpoint = {JOURNAL_PAGES}")).map_err(broken)?;
         if application_id(&writer).map_err(broken)? != APPLICATION_ID {
             writer.pragma_update(None, "application_id", APPLICATION_ID).map_err(broken)?;
         }
