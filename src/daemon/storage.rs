@@ -76,15 +76,14 @@ impl Storage for LazyStorage {
                 standing: Standing::default(),
                 health: Default::default(),
                 motion: Motion::Asleep,
+                busy: false,
                 progress: None,
                 troubled: Vec::new(),
             }),
         }
     }
-    fn tell(&self, intent: &Intent) {
-        if let Ok(mover) = self.acting() {
-            mover.tell(intent);
-        }
+    fn tell(&self, intent: &Intent) -> bool {
+        self.acting().is_ok_and(|mover| mover.tell(intent))
     }
     fn activate(&self, place: &Name) -> Result<(), PortError> {
         self.acting()?.activate(place)

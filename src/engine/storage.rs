@@ -73,9 +73,10 @@ impl Engine {
         seen.places.insert(name.clone(), place(look, document, spec, seen.assumed.contains(name)));
     }
 
-    /// Tells the mover what is wished now. No step: it changes nothing by itself, and telling the same again does nothing.
-    pub(super) fn tell_storage(&self, looked: &Looked, mode: Mode) {
-        let Some(seen) = &looked.storage else { return };
+    /// Tells the mover what is wished now, and says whether that is news. No step: it changes nothing by itself, and telling the same
+    /// again does nothing.
+    pub(super) fn tell_storage(&self, looked: &Looked, mode: Mode) -> bool {
+        let Some(seen) = &looked.storage else { return false };
         let spec = looked.desired.resources.values().find_map(|resource| resource.spec.as_storage());
         let discarded = |name: &Name| {
             let id = ResourceId::new(KindName::StorageBackend, name.clone());
@@ -93,7 +94,17 @@ impl Engine {
             place.is_none_or(|place| place == spec.active_backend)
         };
         let still = mode.down || spec.filter(agrees).is_none();
-        self.world.storage.tell(&intent(spec, places.collect(), still, looked.wall));
+        self.world.storage.tell(&intent(spec, places.collect(), still, looked.wall))
+    }
+
+    /// What a process learnt of its backends in an earlier life is looked at again before anything is decided by it.
+    pub(super) fn hear_storage(&self, looked: &mut Looked, mode: Mode) {
+        if mode.dry || !self.tell_storage(looked, mode) {
+            return;
+        }
+        if let Some(seen) = &mut looked.storage {
+            seen.status = self.world.storage.status().map_err(|error| error.to_string());
+        }
     }
 
     /// What happened there since the last look, as events.

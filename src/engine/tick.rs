@@ -47,6 +47,7 @@ impl Engine {
             };
             return Ok(report);
         }
+        self.hear_storage(&mut looked, mode);
         self.memory.reopened.extend(looked.open.iter().map(|line| line.resource.clone()));
         let trials = self.trials(&looked);
         let replacing = self.memory.replacing(self.world.clock.now());

@@ -17,15 +17,15 @@ pub enum Suspend {
     For(SuspendFor),
 }
 
-/// Why a service is suspended, and until when.
+/// Why something is suspended, and until when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SuspendFor {
-    /// Why, for people: it is shown wherever the service is shown as suspended.
+    /// Why, for people: it is shown wherever this is shown as suspended.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200))]
     pub reason: Option<String>,
-    /// Until when, as RFC 3339 with a zone: `2026-12-01T08:00:00Z`. After that the service runs again by itself.
+    /// Until when, as RFC 3339 with a zone: `2026-12-01T08:00:00Z`. After that it goes on by itself.
     /// Default: until this file says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
@@ -38,7 +38,7 @@ impl Default for Suspend {
 }
 
 impl Suspend {
-    /// Whether the service is to be stopped now.
+    /// Whether it is to be still now.
     pub fn holds(&self, now: Timestamp) -> bool {
         match self {
             Self::Plain(on) => *on,

@@ -113,6 +113,9 @@ codes! {
     BadFile = "E0321",
     /// A file with a secret that everyone on this machine can read. `chmod 600` takes that away.
     LooseSecret = "E0330",
+    /// A backend that refuses what is asked of it: credentials, a bucket that is not there, a folder that may not be written, somebody
+    /// else's mark.
+    BackendRefused = "E0341",
     /// Blobs of which no backend has a good copy. They are left where they are; everything else goes on. They can be put again, or given
     /// up by name with `abandon`.
     Quarantined = "E0340",

@@ -1,5 +1,9 @@
 //! The Storage and its backends in a plan. Pure.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use super::{Claim, Input, Leaving, Plan, base, take};
 use crate::desired::Resource;
 use crate::kinds::backend::plan::{self as backend_kind, Action as BackendAction};
@@ -18,8 +22,8 @@ pub(super) fn backend(input: &Input<'_>, resource: &Resource, spec: &StorageBack
 }
 
 pub(super) fn storage(input: &Input<'_>, resource: &Resource, spec: &StorageSpec, plan: &mut Plan) {
-    let changed = changed(input, resource);
-    storage_step(input, &resource.id, Some(spec), false, changed, &|pointer| place(resource, pointer), plan);
+    let fields = changed(input, resource).then(|| fields(input, resource));
+    storage_step(input, &resource.id, Some(spec), false, fields.as_deref(), &|pointer| place(resource, pointer), plan);
 }
 
 /// What no document declares any more.
@@ -34,8 +38,8 @@ pub(super) fn leaving(input: &Input<'_>, id: &ResourceId, leaving: &Leaving, pla
             let view = backend_kind::View { leaves: !input.down, ..backend_view(input, id, spec) };
             take(backend_kind::plan(&view), id, &origin, &of_backend, plan);
         }
-        (_, Some(Spec::Storage(spec))) => storage_step(input, id, Some(spec), true, false, &origin, plan),
-        _ => storage_step(input, id, None, true, false, &origin, plan),
+        (_, Some(Spec::Storage(spec))) => storage_step(input, id, Some(spec), true, None, &origin, plan),
+        _ => storage_step(input, id, None, true, None, &origin, plan),
     }
 }
 
@@ -44,6 +48,18 @@ fn changed(input: &Input<'_>, resource: &Resource) -> bool {
     resource.held.is_none()
         && !input.down
         && owned.is_none_or(|owned| owned.digest != resource.digest || owned.base != base(resource))
+}
+
+/// The fields of the spec that differ from what was applied; none when nothing was.
+fn fields(input: &Input<'_>, resource: &Resource) -> Vec<String> {
+    let spec = |document: &str| match serde_json::from_str::<Value>(document).ok()?.get_mut("spec")?.take() {
+        Value::Object(fields) => Some(fields),
+        _ => None,
+    };
+    let before = input.owned.get(&resource.id).and_then(|owned| spec(&owned.document));
+    let (Some(before), Some(after)) = (before, spec(&resource.document.json)) else { return Vec::new() };
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
 }
 
 fn place(resource: &Resource, pointer: &str) -> Span {
@@ -81,7 +97,7 @@ fn storage_step(
     id: &ResourceId,
     spec: Option<&StorageSpec>,
     leaves: bool,
-    changed: bool,
+    changed: Option<&[String]>,
     place: &dyn Fn(&str) -> Span,
     plan: &mut Plan,
 ) {
@@ -90,7 +106,8 @@ fn storage_step(
         spec,
         leaves,
         owned: input.owned.contains_key(id),
-        changed,
+        changed: changed.is_some(),
+        fields: changed.unwrap_or_default(),
         status: input.storage.map_or(&unseen, |seen| &seen.status),
         standings: &plan.standings,
         down: input.down,

@@ -120,6 +120,8 @@ pub struct Status {
     pub standing: Standing,
     pub health: BTreeMap<Name, Health>,
     pub motion: Motion,
+    /// Findings are being looked at by the newest wish; what is known of them may be over in a moment.
+    pub busy: bool,
     pub progress: Option<Progress>,
     /// The first few blobs with a finding, and why.
     pub troubled: Vec<(Integrity, Name, String)>,
@@ -132,8 +134,9 @@ pub trait Storage {
     /// # Errors
     /// When the index cannot be read.
     fn status(&self) -> Result<Status, PortError>;
-    /// Tells the mover what is wished. Telling it the same again does nothing.
-    fn tell(&self, intent: &Intent);
+    /// Tells the mover what is wished, and says whether that is news to it; then it is waited a moment for its first look at the backends.
+    /// Telling it the same again does nothing.
+    fn tell(&self, intent: &Intent) -> bool;
     /// Makes a first backend the active one.
     ///
     /// # Errors

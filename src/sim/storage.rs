@@ -81,6 +81,7 @@ impl Blobs {
             },
             health: health.collect(),
             motion: if self.target.is_some() { Motion::Moving } else { Motion::Idle },
+            busy: false,
             progress: None,
             troubled: Vec::new(),
         }
@@ -102,10 +103,11 @@ impl Storage for Pretend {
             blobs.status()
         }))
     }
-    fn tell(&self, intent: &Intent) {
-        if self.fate.deal("storage.tell") == Lot::Go {
-            blobs(self, |blobs| blobs.told = Some(intent.clone()));
+    fn tell(&self, intent: &Intent) -> bool {
+        if self.fate.deal("storage.tell") != Lot::Go {
+            return false;
         }
+        blobs(self, |blobs| blobs.told.replace(intent.clone()).as_ref() != Some(intent))
     }
     fn activate(&self, place: &Name) -> Result<(), PortError> {
         self.fate.effect("storage.activate", || {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub use super::shared::{Open, Parts};
 use super::shared::{Shared, locked};
-use super::turn::{Core, Next, PROVEN};
+use super::turn::{Core, FAILING, Next, PROVEN, REFUSED, UNWELL};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::unit::Millis;
@@ -22,6 +22,8 @@ const SHOWN: usize = 8;
 const AFTER_PANIC: Millis = Millis(60_000);
 /// So long its end is waited for.
 const STOPS_WITHIN: Millis = Millis(5_000);
+/// So long whoever tells it something waits for its first look at the backends; most take milliseconds.
+const FIRST_LOOK: Millis = Millis(1_000);
 /// The note of the last migration whose end was told.
 const TOLD: &str = "told-migration";
 
@@ -82,10 +84,18 @@ impl Mover {
     }
 
     fn proven_before(&self) -> Result<BTreeMap<Name, Health>, IndexError> {
-        let notes = self.parts.index.notes(PROVEN)?;
-        let proven =
-            |(name, digest): (String, String)| Some((Name::new(&name).ok()?, Health::Proven(Digest::stored(digest))));
-        Ok(notes.into_iter().filter_map(proven).collect())
+        let named = |(name, text): (String, String)| Some((Name::new(&name).ok()?, text));
+        let proven = self.parts.index.notes(PROVEN)?.into_iter().filter_map(named);
+        let mut health: BTreeMap<Name, Health> =
+            proven.map(|(name, digest)| (name, Health::Proven(Digest::stored(digest)))).collect();
+        for (name, text) in self.parts.index.notes(UNWELL)?.into_iter().filter_map(named) {
+            if let Some(why) = text.strip_prefix(REFUSED) {
+                health.insert(name, Health::Refused(why.to_owned()));
+            } else if let Some(why) = text.strip_prefix(FAILING) {
+                health.insert(name, Health::Failing { why: why.to_owned(), retry_at: self.parts.clock.wall() });
+            }
+        }
+        Ok(health)
     }
 
     /// The end of a migration is in the index, so that a kill between the end and the telling loses nothing.
@@ -157,13 +167,16 @@ impl Storage for Mover {
         // What was proven in an earlier life counts until this one has looked for itself.
         let mut health = self.proven_before().map_err(port)?;
         health.extend(self.shared.health());
-        Ok(Status { standing, health, motion: self.shared.motion(), progress, troubled })
+        Ok(Status { standing, health, motion: self.shared.motion(), busy: self.shared.busy(), progress, troubled })
     }
 
-    fn tell(&self, intent: &Intent) {
-        if self.shared.tell(intent) {
+    fn tell(&self, intent: &Intent) -> bool {
+        let news = self.shared.tell(intent);
+        if news {
             self.hire();
+            self.shared.wait_for_proofs(FIRST_LOOK);
         }
+        news
     }
 
     fn activate(&self, place: &Name) -> Result<(), PortError> {

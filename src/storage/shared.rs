@@ -76,6 +76,9 @@ struct State {
     health: BTreeMap<Name, Health>,
     motion: Motion,
     findings: VecDeque<Told>,
+    /// The newest round in which every backend was looked at, and the newest in which every finding was.
+    proved: u64,
+    treated: u64,
 }
 
 pub(super) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,7 +87,14 @@ pub(super) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub(super) fn new(bell: Arc<dyn Fn() + Send + Sync>) -> Self {
-        let state = State { intent: None, health: BTreeMap::new(), motion: Motion::Asleep, findings: VecDeque::new() };
+        let state = State {
+            intent: None,
+            health: BTreeMap::new(),
+            motion: Motion::Asleep,
+            findings: VecDeque::new(),
+            proved: 0,
+            treated: 0,
+        };
         Self {
             state: Mutex::new(state),
             wake: Condvar::new(),
@@ -152,6 +162,36 @@ impl Shared {
             None => drop(self.wake.wait_while(state, same)),
             Some(span) => drop(self.wake.wait_timeout_while(state, Duration::from_millis(span.0), same)),
         }
+    }
+
+    pub(super) fn proved(&self, round: u64) {
+        locked(&self.state).proved = round;
+        self.wake.notify_all();
+    }
+
+    pub(super) fn treated(&self, round: u64) {
+        let before = std::mem::replace(&mut locked(&self.state).treated, round);
+        if before != round {
+            (self.bell)();
+        }
+    }
+
+    /// Whether findings are still to be looked at by the newest wish.
+    pub(super) fn busy(&self) -> bool {
+        let state = locked(&self.state);
+        state.intent.is_some() && state.treated < self.round()
+    }
+
+    /// Waits until the backends of the newest wish were looked at, or for a span.
+    pub(super) fn wait_for_proofs(&self, span: Millis) {
+        let state = locked(&self.state);
+        let waits = |state: &mut State| state.proved < self.round() && !self.ended();
+        drop(self.wake.wait_timeout_while(state, Duration::from_millis(span.0), waits));
+    }
+
+    /// The limit on copying, if there is one.
+    pub(super) fn copying_rate(&self) -> Option<Bytes> {
+        Some(self.copying.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0).map(Bytes)
     }
 
     /// Pays for bytes that were read, by waiting.

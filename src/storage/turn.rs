@@ -18,6 +18,10 @@ use crate::ports::storage::{Finding, Health, Intent, Motion, Place};
 
 /// The notes of backends that were tried: what each is called, and the digest of the place.
 pub(super) const PROVEN: &str = "proven:";
+/// The notes of backends that could not be used last: a word, and why. An empty one says that it is over.
+pub(super) const UNWELL: &str = "unwell:";
+pub(super) const REFUSED: &str = "refused ";
+pub(super) const FAILING: &str = "failing ";
 /// How often objects without a good copy are looked at again: a backend may have come back, or the blob may have been put anew.
 const TROUBLE_EVERY: Millis = Millis(600_000);
 /// So often in a row another process may take the lease before we wait as after a failure.
@@ -126,6 +130,10 @@ impl Core {
             }
             Err(IndexError::Broken(why)) => self.wait(IndexError::Broken(why).to_string()),
         };
+        // After a turn that ended, there is nothing that this wish has not looked at; a finding that is due is not looked at yet.
+        if next != Next::Again || self.trouble_due > now {
+            self.shared.treated(round);
+        }
         // Who waits leaves the way free for others.
         if next != Next::Again {
             self.holding = None;
@@ -135,6 +143,7 @@ impl Core {
 
     fn step(&mut self, intent: &Intent) -> Result<Next, IndexError> {
         let probes = self.prove_places(intent)?;
+        self.shared.proved(self.round.unwrap_or_default());
         if intent.settings.suspended {
             self.shared.set_motion(Motion::Suspended);
             return Ok(probes);
@@ -237,7 +246,12 @@ impl Core {
         let now = self.now();
         if let Some(known) = self.places.get_mut(name) {
             known.failures = 0;
-            self.shared.set_health(name, known.health.clone());
+            let health = known.health.clone();
+            let note = format!("{UNWELL}{name}");
+            if self.parts.index.note(&note).is_ok_and(|found| found.is_some_and(|text| !text.is_empty())) {
+                let _ = self.parts.index.set_note(&note, "");
+            }
+            self.shared.set_health(name, health);
             (self.sweep_due, self.scrub_due) = (Some(now), Some(now));
         }
     }
@@ -253,7 +267,15 @@ impl Core {
             BackendError::Refused(why) => Health::Refused(why.clone()),
             other => Health::Failing { why: other.to_string(), retry_at: wall_at(self.parts.clock.as_ref(), due) },
         };
-        self.shared.set_health(name, known.health.clone());
+        let health = known.health.clone();
+        self.note_unwell(name, &error.to_string(), matches!(health, Health::Refused(_)));
+        self.shared.set_health(name, health);
+    }
+
+    /// Writes down for other processes why a backend cannot be used. That is for people, so a failure to do so changes nothing.
+    fn note_unwell(&self, name: &Name, why: &str, refused: bool) {
+        let (note, word) = (format!("{UNWELL}{name}"), if refused { REFUSED } else { FAILING });
+        let _ = self.parts.index.set_note(&note, &format!("{word}{why}"));
     }
 
     /// Backends that can be read, whatever else is wrong with them.

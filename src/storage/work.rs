@@ -59,11 +59,13 @@ impl Pager {
             self.after = rows.last().map(|row| row.object.name).or(self.after);
             self.page.extend(rows);
         }
+        // On a line that was made slow, a group is what goes through it in a second: progress shows, and a kill costs little.
+        let most = job.shared.copying_rate().map_or(GROUP_BYTES, |rate| rate.0.min(GROUP_BYTES));
         let mut bytes = 0;
         let fits = |row: &&Row| {
             let first = bytes == 0;
             bytes += row.object.size.max(1);
-            first || bytes <= GROUP_BYTES
+            first || bytes <= most
         };
         let count = self.page.iter().take(GROUP_OBJECTS).take_while(fits).count();
         Ok((count > 0).then(|| self.page.drain(..count).collect()))

@@ -86,6 +86,14 @@ fn why(line: &WaitLine) -> String {
     if line.message.is_empty() { line.reason.to_string() } else { printable::line(&line.message).into_owned() }
 }
 
+/// The same beside a bar, where there is less room: `12345/20000 on bucket, 410MiB/698MiB, 41MiB/s, 7.0s left`.
+pub fn progress_short(line: &ProgressLine) -> String {
+    let rate = if line.bytes_per_second > 0 { format!(", {}/s", size(line.bytes_per_second)) } else { String::new() };
+    let eta = line.eta_ms.map(|eta| format!(", {} left", span(eta))).unwrap_or_default();
+    let (done, total) = (size(line.done_bytes), size(line.total_bytes));
+    format!("{}/{} on {}, {done}/{total}{rate}{eta}", line.done, line.total, line.to)
+}
+
 /// How far blobs are: `Storage/default: 12345 of 20000 objects on bucket, 410MiB of 698MiB, 41MiB/s, 7.0s left`.
 pub fn progress(line: &ProgressLine) -> String {
     let rate = match line.bytes_per_second {

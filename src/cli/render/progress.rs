@@ -24,6 +24,8 @@ pub struct Progress {
     spinner: Option<ProgressBar>,
     shown: Vec<(ResourceId, Reason)>,
     shown_at: Option<Timestamp>,
+    /// What was not said because something was said a moment ago.
+    unsaid: Option<String>,
     bar: Option<ProgressBar>,
     said_at: Option<Timestamp>,
 }
@@ -34,6 +36,7 @@ impl Progress {
         if waiting.waits.is_empty() {
             self.end();
             self.shown.clear();
+            self.unsaid = None;
             return None;
         }
         let text = lines::waiting(waiting);
@@ -46,9 +49,15 @@ impl Progress {
         }
         let set: Vec<_> = waiting.waits.iter().map(|wait| (wait.resource.clone(), wait.reason)).collect();
         let recent = self.shown_at.is_some_and(|at| now.0.saturating_sub(at.0) < QUIET_MS && now >= at);
-        if set == self.shown || recent {
+        if set == self.shown {
+            self.unsaid = None;
             return None;
         }
+        if recent {
+            self.unsaid = Some(format!("{} {text}\n", paint(style::WAIT, "…")));
+            return None;
+        }
+        self.unsaid = None;
         self.shown = set;
         self.shown_at = Some(now);
         Some(format!("{} {text}\n", paint(style::WAIT, "…")))
@@ -65,7 +74,7 @@ impl Progress {
             let bar = self.bar.get_or_insert_with(bar);
             bar.set_length(progress.total_bytes.max(1));
             bar.set_position(progress.done_bytes);
-            bar.set_message(text);
+            bar.set_message(lines::progress_short(progress));
             return None;
         }
         if self.said_at.is_some_and(|at| now.0.saturating_sub(at.0) < SELDOM_MS && now >= at) {
@@ -81,6 +90,11 @@ impl Progress {
             Some(spinner) => spinner.suspend(print),
             None => print(),
         }
+    }
+
+    /// What is still waited for and was not said.
+    pub fn unsaid(&mut self) -> Option<String> {
+        self.unsaid.take()
     }
 
     /// Takes the moving line away for good.
@@ -145,7 +159,7 @@ impl Drop for Progress {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {bar:24.cyan/dim} {wide_msg} {elapsed:.dim}") {
+    if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {bar:16.cyan/dim} {wide_msg}") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(TURN);

@@ -90,8 +90,12 @@ impl<'a> Show<'a> {
             Line::Summary(summary) if self.checks => (false, lines::no_mistakes(summary)),
             Line::Summary(summary) => (false, lines::summary(summary)),
         };
+        let mut text = text;
         if matches!(line, Line::Summary(_) | Line::Error(_)) {
             self.progress.end();
+            if let Some(unsaid) = self.progress.unsaid() {
+                text = if to_err { text } else { unsaid + &text };
+            }
         }
         let screen = &mut *self.screen;
         // Sent on before the moving line comes back, or the two would share a line.

@@ -6,7 +6,7 @@ use crate::kinds::intent::{self, Trouble};
 use crate::kinds::standing::Standing;
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
-use crate::model::problem::Problem;
+use crate::model::problem::{Code, Problem};
 use crate::model::wording::{count, size};
 use crate::ports::blobs::Tally;
 use crate::ports::storage::{Health, Place};
@@ -65,6 +65,14 @@ pub fn plan(view: &View<'_>) -> Intent {
     if let Some(Err(problem)) = view.place {
         intent.problem = Some(Trouble::Placed(problem.clone()));
         return intent;
+    }
+    if let Some(Health::Refused(why)) = view.health {
+        intent.problem = Some(Trouble::At {
+            pointer: "/spec",
+            code: Code::BackendRefused,
+            message: format!("it cannot be used: {why}"),
+            hint: "it is tried again now and then, and at once when its file or a secret changes".to_owned(),
+        });
     }
     if view.changed {
         let detail = match view.place {

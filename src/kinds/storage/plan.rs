@@ -54,6 +54,8 @@ pub struct View<'a> {
     pub owned: bool,
     /// Its document is another one than the ledger's.
     pub changed: bool,
+    /// The fields of its spec that differ from the ledger's.
+    pub fields: &'a [String],
     pub status: &'a Result<Status, String>,
     /// Whether each backend can be used, as far as is known.
     pub standings: &'a BTreeMap<ResourceId, Standing>,
@@ -89,7 +91,7 @@ pub fn plan(view: &View<'_>) -> Intent {
             let mut intent = Intent::rest(standing(view, spec, status));
             if view.changed {
                 let reason = if view.owned { Reason::Changed } else { Reason::Absent };
-                intent.steps.push(step(Action::Accept, reason, "settings".to_owned()));
+                intent.steps.push(step(Action::Accept, reason, settings(view.fields, spec, status)));
             }
             intent
         }
@@ -100,11 +102,12 @@ pub fn plan(view: &View<'_>) -> Intent {
         if intent.gate.is_some() && spec.suspend.holds(view.now) {
             intent.standing = suspended(spec);
         } else if let Some(gate) = &intent.gate {
-            let doomed = view.standings.get(&backend(to)).is_some_and(|standing| standing.doomed);
+            // Without a standing its document has a mistake and no version to go on with.
+            let doomed = view.standings.get(&backend(to)).is_none_or(|standing| standing.doomed);
             intent.standing = Standing { doomed, ..Standing::down(Reason::DependencyNotReady, gate.clone()) };
         }
     }
-    if intent.standing.reason == Reason::Quarantined {
+    if intent.standing.reason == Reason::Quarantined && !status.busy {
         intent.problem = Some(quarantine(status));
     }
     intent
@@ -171,6 +174,10 @@ fn standing(view: &View<'_>, spec: &StorageSpec, status: &Status) -> Standing {
             false => standing,
         };
     }
+    if troubled > 0 && status.busy {
+        let message = format!("{} without a good copy: looked for everywhere", count(troubled, "object"));
+        return Standing::down(Reason::Quarantined, message);
+    }
     if troubled > 0 && left.saturating_sub(troubled_elsewhere(status, to)) == 0 {
         let message = format!("{} without a good copy anywhere: {}", count(troubled, "object"), first(status));
         // Everything else works: what is there is read and written.
@@ -191,6 +198,21 @@ fn standing(view: &View<'_>, spec: &StorageSpec, status: &Status) -> Standing {
     let tally = status.standing.tallies.get(to).copied().unwrap_or_default();
     let message = format!("{} on {to} ({})", count(status.standing.blobs, "blob"), size(tally.bytes));
     Standing { started: true, ready: true, ..Standing::down(Reason::Settled, message) }
+}
+
+/// Which settings change, and what is lost by that.
+fn settings(fields: &[String], spec: &StorageSpec, status: &Status) -> String {
+    let lost: Vec<String> = status
+        .troubled
+        .iter()
+        .filter(|(key, ..)| spec.abandon.contains(key))
+        .map(|(key, ..)| key.to_string())
+        .collect();
+    let what = if fields.is_empty() { "settings".to_owned() } else { fields.join(", ") };
+    match lost.is_empty() {
+        true => what,
+        false => format!("{what}; gives up {}", lost.join(", ")),
+    }
 }
 
 fn troubled_elsewhere(status: &Status, to: &Name) -> u64 {

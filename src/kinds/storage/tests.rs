@@ -34,6 +34,7 @@ fn status(active: Option<&str>, target: Option<&str>, a: u64, b: u64) -> Status 
         },
         health: BTreeMap::new(),
         motion: Motion::Idle,
+        busy: false,
         progress: None,
         troubled: Vec::new(),
     }
@@ -68,6 +69,7 @@ impl Case {
             leaves: self.leaves,
             owned: true,
             changed: self.changed,
+            fields: &[],
             status: &self.status,
             standings: &standings,
             down: self.down,
