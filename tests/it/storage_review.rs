@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use trueup::model::blob::Sha256;
 use trueup::model::unit::Millis;
-use trueup::ports::blobs::{Backend, BackendError, Index, Location, Object, Placed, Put};
+use trueup::ports::blobs::{Backend, BackendError, Location, Object, Placed, Put};
 use trueup::ports::storage::{Settings, Storage};
 
 use crate::stage::Stage;
