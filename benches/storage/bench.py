@@ -150,6 +150,9 @@ class Corpus:
             for folder in (self.state, made):
                 folder.mkdir(mode=0o700)
             shutil.copy(index, made / "index.db")
+        # A folder with blobs has the mark of their owner, who is in the index.
+        self.blobs.mkdir(exist_ok=True)
+        (self.blobs / "trueup-owner").write_text(self.index("SELECT owner FROM book")[0][0])
         self.write("local")
         self.reconcile()
         self.state.rename(self.kept)
