@@ -12,7 +12,7 @@ use crate::kinds::storage::plan::{self as storage_kind, Action as StorageAction}
 use crate::kinds::storage::spec::StorageSpec;
 use crate::kinds::{Action, Spec};
 use crate::model::condition::Reason;
-use crate::model::id::{KindName, ResourceId};
+use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::span::Span;
 
 pub(super) fn backend(input: &Input<'_>, resource: &Resource, spec: &StorageBackendSpec, plan: &mut Plan) {
@@ -48,6 +48,12 @@ fn changed(input: &Input<'_>, resource: &Resource) -> bool {
     resource.held.is_none()
         && !input.down
         && owned.is_none_or(|owned| owned.digest != resource.digest || owned.base != base(resource))
+}
+
+/// The backend that the file names as the active one.
+fn wanted<'a>(input: &Input<'a>) -> Option<&'a Name> {
+    let specs = input.desired.resources.values().filter_map(|resource| resource.spec.as_storage());
+    specs.map(|spec| &spec.active_backend).next()
 }
 
 /// The fields of the spec that differ from what was applied; none when nothing was.
@@ -89,6 +95,8 @@ fn backend_view<'a>(
         health: status.and_then(|status| status.health.get(&id.name)),
         tally: standing.and_then(|standing| standing.tallies.get(&id.name)).copied().unwrap_or_default(),
         in_use: standing.filter(uses).is_some(),
+        drains: standing.and_then(|standing| standing.target.as_ref()).is_some_and(|target| *target != id.name)
+            || wanted(input).is_some_and(|active| *active != id.name),
     }
 }
 

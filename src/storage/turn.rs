@@ -13,7 +13,7 @@ use crate::model::digest::Digest;
 use crate::model::id::Name;
 use crate::model::time::Tick;
 use crate::model::unit::Millis;
-use crate::ports::blobs::{Backend, BackendError, Finish, IndexError, Latch, Lease, Standing};
+use crate::ports::blobs::{Backend, BackendError, Fault, Finish, IndexError, Latch, Lease, Standing, Trouble};
 use crate::ports::storage::{Finding, Health, Intent, Motion, Place};
 
 /// The notes of backends that were tried: what each is called, and the digest of the place.
@@ -302,6 +302,8 @@ impl Core {
         }
         let Some(lease) = self.lease()? else { return Ok(self.elsewhere()) };
         self.shared.set_motion(Motion::Moving);
+        let condemned = self.condemn(intent, lease)?;
+        let standing = if condemned { &self.parts.index.standing()? } else { standing };
         let others = standing.tallies.iter().filter(|(place, _)| *place != target);
         let movable: u64 = others.map(|(_, tally)| tally.objects.saturating_sub(tally.troubled)).sum();
         if movable > 0 {
@@ -379,6 +381,25 @@ impl Core {
         }
         let error = outcome.later_why.as_ref()?;
         Some(self.wait(format!("{} objects cannot be read where they are: {error}", outcome.later)))
+    }
+
+    /// What the wish gives up and lies on a backend that refuses everything counts as missing: nobody else can say that it is gone for good.
+    fn condemn(&mut self, intent: &Intent, lease: Lease) -> Result<bool, IndexError> {
+        let mut condemned = false;
+        if self.now() < self.trouble_due {
+            return Ok(condemned);
+        }
+        for key in &intent.settings.abandon {
+            let Some(row) = self.parts.index.find(key)?.map(|entry| entry.row).filter(|row| row.trouble.is_none())
+            else {
+                continue;
+            };
+            let Some(Health::Refused(why)) = self.places.get(&row.place).map(|known| &known.health) else { continue };
+            let detail = format!("its backend cannot be used ({why})");
+            let trouble = Trouble { fault: Fault::Missing, detail, since: self.parts.clock.wall() };
+            condemned |= self.parts.index.trouble(lease, &row.object.name, &row.place, &trouble)?;
+        }
+        Ok(condemned)
     }
 
     /// Objects with a finding: tried again when that is due, and given up where the wish says so. Whether anything changed.

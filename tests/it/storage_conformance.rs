@@ -154,6 +154,24 @@ fn a_disk_that_is_not_mounted_is_refused_and_nothing_counts_as_missing() {
 }
 
 #[test]
+fn what_lies_on_a_disk_that_is_gone_for_good_can_be_given_up_by_name() {
+    let (stage, objects) = filled(3);
+    let key = |object: &trueup::ports::blobs::Object| trueup::model::blob::Integrity::of(&object.name);
+    fs::remove_dir_all(stage.path("a")).expect("the disk dies");
+    let mover = stage.mover();
+    let given_up = Settings { abandon: objects[..2].iter().map(key).collect(), ..Settings::default() };
+    mover.tell(&stage.intent(&["a", "b"], given_up));
+    mover.migrate(&name("b")).expect("begins");
+    until(&mover, "two are given up", |status| status.standing.blobs == 1);
+    assert!(mover.status().expect("stands").standing.target.is_some(), "the third was not given up");
+    mover.tell(
+        &stage.intent(&["a", "b"], Settings { abandon: objects.iter().map(key).collect(), ..Settings::default() }),
+    );
+    migrated(&mover, "b");
+    assert_eq!(mover.status().expect("stands").standing.blobs, 0);
+}
+
+#[test]
 fn what_lies_wrong_at_the_target_is_replaced_and_never_trusted() {
     let (stage, objects) = filled(6);
     let target = stage.backend("b");

@@ -54,6 +54,8 @@ pub struct View<'a> {
     pub tally: Tally,
     /// Blobs lie there, or go there.
     pub in_use: bool,
+    /// Blobs are on their way from there to another backend.
+    pub drains: bool,
 }
 
 /// Decides.
@@ -125,7 +127,8 @@ fn leave(view: &View<'_>) -> Intent {
         )),
     };
     if let Some(message) = needed {
-        return Intent::rest(Standing::down(Reason::StillNeeded, message));
+        let standing = Standing::down(Reason::StillNeeded, message);
+        return Intent::rest(if view.drains { standing } else { standing.doomed() });
     }
     let delete = view.spec.is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Delete);
     if delete && view.tally.spares > 0 && !matches!(view.health, Some(Health::Refused(_))) {

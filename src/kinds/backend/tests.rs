@@ -46,6 +46,7 @@ fn view<'a>(place: &'a Result<Place, Box<Problem>>, health: Option<&'a Health>) 
         health,
         tally: Tally::default(),
         in_use: false,
+        drains: true,
     }
 }
 
