@@ -26,11 +26,14 @@ const HASTE: Patience = Patience {
     altogether: Duration::from_secs(5),
 };
 
-fn behind_a_bad_line() -> (server::S3, Faulty, S3) {
+/// Waits for a server that works long on a busy machine.
+const PATIENCE: Patience = Patience { idle: Duration::from_secs(20), altogether: Duration::from_secs(20), ..HASTE };
+
+fn behind_a_bad_line(patience: Patience) -> (server::S3, Faulty, S3) {
     let server = server::S3::start();
     server.create_bucket("blobs");
     let line = Faulty::before(&server.endpoint);
-    let backend = S3::open_with(&server.bucket("blobs", "", &line.endpoint), HASTE).expect("opened");
+    let backend = S3::open_with(&server.bucket("blobs", "", &line.endpoint), patience).expect("opened");
     (server, line, backend)
 }
 
@@ -57,7 +60,7 @@ fn refusals(backend: &dyn Backend) -> Vec<BackendError> {
 
 #[test]
 fn a_single_fault_of_any_kind_is_made_good() {
-    let (_server, line, backend) = behind_a_bad_line();
+    let (_server, line, backend) = behind_a_bad_line(HASTE);
     let faults = [
         Fault::CutBefore,
         Fault::CutRequest(50),
@@ -105,7 +108,7 @@ fn a_single_fault_of_any_kind_is_made_good() {
 
 #[test]
 fn each_request_of_an_upload_in_parts_may_fail() {
-    let (_server, line, backend) = behind_a_bad_line();
+    let (_server, line, backend) = behind_a_bad_line(PATIENCE);
     let large = bytes(5, 17 * MIB);
     let name = object(&large).name;
     backend.claim("me").expect("the bucket is there");
@@ -129,7 +132,7 @@ fn each_request_of_an_upload_in_parts_may_fail() {
 
 #[test]
 fn a_read_that_is_cut_goes_on_where_it_was() {
-    let (_server, line, backend) = behind_a_bad_line();
+    let (_server, line, backend) = behind_a_bad_line(PATIENCE);
     let large = bytes(6, 5 * MIB);
     let name = store(&backend, &large).name;
     // More often than one request is repeated: each piece that came is a new beginning.
@@ -143,7 +146,7 @@ fn a_read_that_is_cut_goes_on_where_it_was() {
 
 #[test]
 fn a_line_that_stays_bad_ends_in_an_error_that_says_so() {
-    let (_server, line, backend) = behind_a_bad_line();
+    let (_server, line, backend) = behind_a_bad_line(HASTE);
     let stored = bytes(7, MIB);
     let name = store(&backend, &stored).name;
     for fault in [Fault::CutBefore, Fault::CutAnswer(0), Fault::Refuse(503, None), Fault::LoseAnswer, Fault::Stall] {
@@ -165,7 +168,7 @@ fn a_line_that_stays_bad_ends_in_an_error_that_says_so() {
 
 #[test]
 fn a_server_that_asks_for_time_is_given_it() {
-    let (_server, line, backend) = behind_a_bad_line();
+    let (_server, line, backend) = behind_a_bad_line(PATIENCE);
     let begun = trueup::adapters::clock::SystemClock;
     let now = || trueup::ports::clock::Clock::now(&begun);
     let start = now();
@@ -176,7 +179,7 @@ fn a_server_that_asks_for_time_is_given_it() {
 
 #[test]
 fn many_threads_over_a_bad_line_end_with_the_right_bytes() {
-    let (_server, line, backend) = behind_a_bad_line();
+    let (_server, line, backend) = behind_a_bad_line(PATIENCE);
     line.chance(
         42,
         4,

@@ -20,6 +20,8 @@ use crate::backends::{bytes, object, put, read, store};
 const MIB: usize = 1 << 20;
 /// Tells a test that it is the child that is to be killed, and where.
 const FOLDER: &str = "TRUEUP_TEST_PUTS_IN";
+/// The same, for one that goes on and on.
+const RESTLESS: &str = "TRUEUP_TEST_SETTLES_IN";
 
 fn both(folder: &Path) -> [Box<dyn Backend>; 2] {
     [
@@ -41,6 +43,38 @@ fn child(folder: &Path) -> ! {
     std::process::abort();
 }
 
+/// Puts and settles group after group, and says which groups are settled.
+fn restless_child(folder: &Path) -> ! {
+    let backends = both(folder);
+    for group in 0.. {
+        for backend in &backends {
+            let bodies = bodies(group);
+            let names: Vec<Sha256> = bodies.iter().map(|body| object(body).name).collect();
+            for body in &bodies {
+                put(&**backend, body, Put::IfAbsent).expect("put");
+            }
+            backend.settle(&names).expect("settled");
+        }
+        io::Write::write_all(&mut io::stderr(), format!("settled {group}\n").as_bytes()).expect("said");
+    }
+    std::process::abort();
+}
+
+fn bodies(group: u64) -> Vec<Vec<u8>> {
+    (0..8).map(|member| bytes(10_000 + group * 8 + member, 40_000 + usize::from(member == 3) * 2 * MIB)).collect()
+}
+
+fn start(test: &str, variable: &str, folder: &Path) -> Child {
+    Command::new(own_binary().expect("this binary"))
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(variable, folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a child")
+}
+
 fn kill(mut child: Child) {
     child.kill().expect("killed");
     child.wait().expect("gone");
@@ -56,14 +90,7 @@ fn what_a_killed_process_had_not_settled_is_never_seen_and_cleared_up_later() {
         store(&*backend, &bytes(3, 500));
     }
     let test = "near::what_a_killed_process_had_not_settled_is_never_seen_and_cleared_up_later";
-    let mut running = Command::new(own_binary().expect("this binary"))
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(FOLDER, folder.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("a child");
+    let mut running = start(test, FOLDER, folder.path());
     let mut said = BufReader::new(running.stderr.take().expect("piped")).lines();
     assert!(said.any(|line| line.is_ok_and(|line| line == "put")), "the child has put");
     kill(running);
@@ -96,6 +123,34 @@ fn what_a_killed_process_had_not_settled_is_never_seen_and_cleared_up_later() {
         backend.settle(&[object(&bytes(1, 1_000)).name]).expect("settled");
     }
     assert_eq!((count(), loose()), (0, (0, 2)));
+}
+
+#[test]
+fn what_was_settled_before_a_kill_is_there_and_nothing_else_is_seen_but_whole() {
+    if let Some(folder) = Environment::of_process().get(RESTLESS) {
+        restless_child(Path::new(folder));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let test = "near::what_was_settled_before_a_kill_is_there_and_nothing_else_is_seen_but_whole";
+    // Each child begins from the first group and meets what those before it left.
+    for groups in [2, 5, 9] {
+        let mut running = start(test, RESTLESS, folder.path());
+        let mut said = BufReader::new(running.stderr.take().expect("piped")).lines();
+        let last = format!("settled {groups}");
+        assert!(said.any(|line| line.is_ok_and(|line| line == last)), "the child has settled {groups}");
+        kill(running);
+        for backend in both(folder.path()) {
+            for group in 0..=groups {
+                for body in bodies(group) {
+                    assert!(read(&*backend, &object(&body).name, None).as_ref() == Ok(&body), "of group {group}");
+                }
+            }
+            for found in backend.list(None, 10_000).expect("a list") {
+                let seen = read(&*backend, &found.name, None).expect("what is listed can be read");
+                assert_eq!(object(&seen), found);
+            }
+        }
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ const OWNER: &str = "trueup-owner";
 /// More than a mark of ours ever has; what is longer is not from us.
 const OWNER_LIMIT: u64 = 4 << 10;
 /// From so many files on, one `syncfs` costs less than an `fsync` of each (measured on ext4).
-const WHOLE_FROM: usize = 4;
+const WHOLE_FROM: usize = 3;
 /// What is younger may still be written.
 const LEFTOVER_AFTER: Duration = Duration::from_secs(3600);
 /// A process with the number of one that died would keep its leftovers for ever.
