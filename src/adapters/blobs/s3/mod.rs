@@ -27,7 +27,6 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::error::Address;
 use self::http::{Connector, Failure, noting};
-use self::upload::Buffers;
 use super::body::Body;
 use crate::adapters::clock::since_boot;
 use crate::model::blob::Sha256;
@@ -83,7 +82,6 @@ struct Link {
     retries: usize,
     runtime: Handle,
     memory: Arc<Semaphore>,
-    buffers: Arc<Buffers>,
     /// The server takes `If-None-Match` on a put.
     conditional: AtomicBool,
     bucket_seen: Mutex<Option<Duration>>,
@@ -169,7 +167,6 @@ impl S3 {
             retries: patience.retries,
             runtime,
             memory: Arc::new(Semaphore::new(UPLOAD_MEMORY)),
-            buffers: Arc::default(),
             conditional: AtomicBool::new(true),
             bucket_seen: Mutex::default(),
             _until: until,

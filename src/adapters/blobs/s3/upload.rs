@@ -1,8 +1,8 @@
 //! Putting an object into a bucket: in one request when it is small, in parts when it is large.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -24,51 +24,8 @@ const PARTS: u64 = 10_000;
 /// Parts on their way while the next is read.
 const AT_ONCE: usize = 2;
 
-/// A part on its way.
+/// A part on its way, with the memory it holds.
 type Sending = JoinHandle<Result<(), Failed>>;
-
-/// Buffers of parts that wait for the next one. What is freed and taken anew all the time, by several threads, an allocator keeps many
-/// times over.
-#[derive(Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    fn take(&self, size: usize) -> Vec<u8> {
-        let mut buffer = locked(&self.0).pop().unwrap_or_default();
-        buffer.resize(size, 0);
-        buffer
-    }
-
-    /// Lets go of them, unless somebody is sending: who does nothing holds nothing.
-    fn rest(self: &Arc<Self>) {
-        if Arc::strong_count(self) == 1 {
-            locked(&self.0).clear();
-        }
-    }
-}
-
-/// The bytes of a part. The buffer goes back, and then the memory is given free, with the last of whoever sends it.
-struct Part {
-    bytes: Vec<u8>,
-    back: Arc<Buffers>,
-    _held: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Part {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        locked(&self.back.0).push(std::mem::take(&mut self.bytes));
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Link {
     /// Waits until so many bytes may be held.
@@ -145,7 +102,6 @@ impl Link {
         let mut upload = self.wait(begun).map_err(|failed| self.explain(&failed))?;
         let mut sending = VecDeque::new();
         let sent = self.send_parts(upload.as_mut(), body, &mut sending);
-        self.buffers.rest();
         if let Err(error) = sent {
             for part in sending {
                 part.abort();
@@ -168,16 +124,16 @@ impl Link {
     ) -> Result<(), BackendError> {
         loop {
             let held = self.hold(PART)?;
-            let bytes = self.buffers.take(usize::try_from(PART).unwrap_or(usize::MAX));
-            let mut part = Part { bytes, back: Arc::clone(&self.buffers), _held: held };
-            let count = body.fill(&mut part.bytes)?;
+            let mut part = body.buffer(usize::try_from(PART).unwrap_or(usize::MAX));
+            let count = body.fill(&mut part)?;
             if count == 0 {
                 break;
             }
-            part.bytes.truncate(count);
-            let request = upload.put_part(PutPayload::from(Bytes::from_owner(part)));
+            part.truncate(count);
+            let request = upload.put_part(PutPayload::from(part));
             let send = async move {
                 let (sent, failure) = noting(request).await;
+                drop(held);
                 sent.map_err(|error| Failed { error: Box::new(error), failure })
             };
             sending.push_back(self.runtime.spawn(send));
