@@ -303,7 +303,11 @@ impl Core {
         let Some(lease) = self.lease()? else { return Ok(self.elsewhere()) };
         self.shared.set_motion(Motion::Moving);
         let condemned = self.condemn(intent, lease)?;
-        let standing = if condemned { &self.parts.index.standing()? } else { standing };
+        if condemned {
+            let standing = self.parts.index.standing()?;
+            self.treat(intent, &standing, lease)?;
+            return Ok(Next::Again);
+        }
         let others = standing.tallies.iter().filter(|(place, _)| *place != target);
         let movable: u64 = others.map(|(_, tally)| tally.objects.saturating_sub(tally.troubled)).sum();
         if movable > 0 {

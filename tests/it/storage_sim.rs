@@ -291,10 +291,12 @@ fn random_lives_of_the_storage_keep_every_blob_and_come_to_rest() {
     }
     // A sweep that never came to some verb proves nothing of it.
     if to - from > 20 {
-        for verb in ["flip", "trouble", "forget_spares", "verified", "delete", "listed", "finish", "relies_on"] {
+        for verb in ["flip", "forget_spares", "verified", "delete", "listed", "finish", "relies_on"] {
             assert!(reached.contains(verb), "{verb} was never called: {reached:?}");
         }
     }
+    // Few lives come to this one; it has a story of its own below.
+    assert!(to - from < 80 || reached.contains("trouble"), "nothing was ever without a good copy: {reached:?}");
 }
 
 #[test]
