@@ -512,7 +512,7 @@ pub struct BlobGet {
     /// The blob
     #[arg(value_name = "KEY")]
     pub key: Integrity,
-    /// The file to write, in place of the standard output
+    /// The file to write; '-' or nothing is the standard output
     #[arg(short = 'O', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output_file: Option<PathBuf>,
     /// Only these bytes, counted from 0, both ends included; 'A-' is to the end

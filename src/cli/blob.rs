@@ -98,7 +98,8 @@ fn get(args: &BlobGet, blobs: &dyn Blobs, asked: &Asked, screen: &mut Screen) ->
     };
     let closed = Cell::new(false);
     let mut out = Out { screen, closed: &closed };
-    let to = match &args.output_file {
+    let file = args.output_file.as_deref().filter(|file| *file != Path::new("-"));
+    let to = match file {
         Some(file) => GetTo::File(file),
         None => GetTo::Stream(&mut out),
     };
@@ -109,7 +110,7 @@ fn get(args: &BlobGet, blobs: &dyn Blobs, asked: &Asked, screen: &mut Screen) ->
         Err(failure) => return Err(failure),
     };
     drop(bar);
-    if args.output_file.is_some() && !screen.is_text() {
+    if file.is_some() && !screen.is_text() {
         write_data(screen, &BlobOutput::Fetched(fetched));
         return Ok(Exit::Done);
     }

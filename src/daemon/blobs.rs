@@ -163,9 +163,16 @@ impl Blobs for Local {
     fn put(&self, from: PutFrom<'_>, key: Option<&Integrity>, passed: &Passed<'_>) -> Result<StoredLine, Failure> {
         let source = match from {
             PutFrom::File(path) => {
-                let opened = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
-                let (plain, file) = opened.map_err(|error| local(path, error))?;
-                if plain { Source::File(file) } else { return self.put(PutFrom::Stream(&mut &file), key, passed) }
+                let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+                let (there, file) = opened.map_err(|error| unopened(path, &error))?;
+                if there.is_dir() {
+                    let failure = Failure::new(Exit::Error, format!("{} is a folder", path.display()));
+                    return Err(failure.hint("a blob is one file; 'tar c FOLDER | trueup blob put' stores it as one"));
+                }
+                if !there.is_file() {
+                    return self.put(PutFrom::Stream(&mut &file), key, passed);
+                }
+                Source::File(file)
             }
             PutFrom::Stream(stream) => Source::Stream(stream),
         };
@@ -192,7 +199,7 @@ impl Blobs for Local {
             GetTo::File(path) => self.with(index, |depot| fetch_to(depot, key, range, path, &watch))?,
             GetTo::Stream(out) => {
                 let (fetched, kept) = self.with(index, |depot| fetch(depot, key, range, &watch))?;
-                give_out(&kept, out).map_err(|error| local(Path::new("standard output"), error))?;
+                give_out(&kept, out).map_err(|error| local(Path::new("standard output"), &error))?;
                 fetched
             }
         };
@@ -335,16 +342,20 @@ fn broken(error: IndexError) -> Failure {
     anyhow::Error::from(error).into()
 }
 
-fn local(path: &Path, error: std::io::Error) -> Failure {
-    let hint = match error.kind() {
-        ErrorKind::NotFound => Some("see how it is spelt"),
-        ErrorKind::StorageFull => Some("make room, then try again"),
-        _ => None,
-    };
-    let failure = Failure::from(anyhow::Error::new(error).context(path.display().to_string()));
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+fn unopened(path: &Path, error: &std::io::Error) -> Failure {
+    advised(format!("cannot open {}: {error}", path.display()), error.kind())
+}
+
+fn local(path: &Path, error: &std::io::Error) -> Failure {
+    advised(format!("{}: {error}", path.display()), error.kind())
+}
+
+fn advised(message: String, kind: ErrorKind) -> Failure {
+    let failure = Failure::new(Exit::Error, message);
+    match kind {
+        ErrorKind::NotFound => failure.hint("see how it is spelt"),
+        ErrorKind::StorageFull => failure.hint("make room, then try again"),
+        _ => failure,
     }
 }
 
@@ -377,7 +388,7 @@ fn failure(error: BlobError) -> Failure {
         }
         BlobError::ReadBack { .. } => fails("check that disk or server before you trust it with more".into()),
         BlobError::Restless | BlobError::Source(_) => fails("try again".into()),
-        BlobError::Local { path, error } => local(&path, error),
+        BlobError::Local { path, error } => local(&path, &error),
         BlobError::Index(error) => broken(error),
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::body::Checked;
 use super::depot::{BlobError, Depot, ROUNDS, Watch};
 use super::put::is_right;
-use super::spool::{Cut, Kept, Partial, Spool, pass};
+use super::spool::{Cut, Kept, Spool, Target, pass};
 use crate::model::blob::Integrity;
 use crate::model::id::Name;
 use crate::ports::blobs::{Backend, BackendError, Entry, Fault};
@@ -43,7 +43,8 @@ pub fn fetch(
     Ok((fetched, kept.unwrap_or(Kept::Memory(Vec::new()))))
 }
 
-/// Reads a blob into a file, which is replaced in one move when all bytes are there and right; else it stays as it was.
+/// Reads a blob into a file, which is replaced in one move when all bytes are there and right; else it stays as it was. Links are
+/// followed and kept. What is no file (a device, a pipe) is given the bytes when they are right.
 ///
 /// # Errors
 /// [`BlobError`].
@@ -54,9 +55,17 @@ pub fn fetch_to(
     to: &Path,
     watch: &dyn Watch,
 ) -> Result<Fetched, BlobError> {
-    let mut partial = Partial::new(to)?;
+    let local = |error| BlobError::Local { path: to.to_owned(), error };
+    let mut partial = match Target::open(to)? {
+        Target::File(partial) => partial,
+        Target::Stream(mut out) => {
+            let (fetched, kept) = fetch(depot, key, range, watch)?;
+            give_out(&kept, &mut out).map_err(local)?;
+            return Ok(fetched);
+        }
+    };
     let fetched = from_anywhere(depot, key, range, &mut |backend, entry, range| {
-        partial.clear().map_err(|error| Miss::Ours(BlobError::Local { path: to.to_owned(), error }))?;
+        partial.clear().map_err(|error| Miss::Ours(local(error)))?;
         copy(backend, entry, range, &mut partial.file, to, watch)
     })?;
     partial.commit()?;

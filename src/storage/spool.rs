@@ -90,22 +90,77 @@ fn nameless(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Links are followed this far, as the kernel does.
+const LINKS: usize = 40;
+
+/// What lies where bytes are to go.
+pub(super) enum Target {
+    /// A file, or nothing yet: it is replaced in one move.
+    File(Partial),
+    /// A device, a pipe: what is there takes the bytes.
+    Stream(File),
+}
+
+impl Target {
+    /// Looks where links lead, and opens what is there. Errors name the path as it was given.
+    pub(super) fn open(to: &Path) -> Result<Self, BlobError> {
+        let opened = match std::fs::metadata(to) {
+            Ok(there) if there.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")),
+            Ok(there) if there.is_file() => {
+                std::fs::canonicalize(to).and_then(|real| Partial::new(to, real)).map(Self::File)
+            }
+            Ok(_) => OpenOptions::new().write(true).open(to).map(Self::Stream),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                dangling(to).and_then(|real| Partial::new(to, real)).map(Self::File)
+            }
+            Err(error) => Err(error),
+        };
+        opened.map_err(|error| BlobError::Local { path: to.to_owned(), error })
+    }
+}
+
+/// Where a file would be made under this path: at the end of its links, in a folder that is there.
+fn dangling(to: &Path) -> io::Result<PathBuf> {
+    let mut at = to.to_owned();
+    let mut links = 0;
+    while let Ok(next) = std::fs::read_link(&at) {
+        links += 1;
+        if links > LINKS {
+            return Err(io::Error::other("its links lead nowhere"));
+        }
+        at.pop();
+        at.push(next);
+    }
+    let folder = match at.parent() {
+        // What ends so can only be a folder.
+        _ if at.as_os_str().as_encoded_bytes().ends_with(b"/") => at.as_path(),
+        Some(folder) if folder != Path::new("") => folder,
+        _ => return Ok(at),
+    };
+    if folder.try_exists()? {
+        return Ok(at);
+    }
+    let text = format!("the folder {} does not exist", folder.display());
+    Err(io::Error::new(io::ErrorKind::NotFound, text))
+}
+
 /// A file that takes its name only when all of its bytes are there and right.
 pub(super) struct Partial {
     path: PathBuf,
+    /// As it was given, for people.
+    named: PathBuf,
     to: PathBuf,
     pub(super) file: File,
 }
 
 impl Partial {
     /// Beside the file that it is to become.
-    pub(super) fn new(to: &Path) -> Result<Self, BlobError> {
+    fn new(named: &Path, to: PathBuf) -> io::Result<Self> {
         let mut name = to.as_os_str().to_owned();
         name.push(format!(".partial-{}", std::process::id()));
         let path = PathBuf::from(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path);
-        let file = file.map_err(|error| BlobError::Local { path: path.clone(), error })?;
-        Ok(Self { path, to: to.to_owned(), file })
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
+        Ok(Self { path, named: named.to_owned(), to, file })
     }
 
     /// Begins anew.
@@ -117,7 +172,7 @@ impl Partial {
     /// Gives it its name, in place of what had it.
     pub(super) fn commit(self) -> Result<(), BlobError> {
         let named = self.file.sync_all().and_then(|()| std::fs::rename(&self.path, &self.to));
-        named.map_err(|error| BlobError::Local { path: self.to.clone(), error })
+        named.map_err(|error| BlobError::Local { path: self.named.clone(), error })
     }
 }
 

@@ -171,3 +171,48 @@ fn an_interrupted_put_stores_nothing_and_leaves_nothing() {
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(stage.run(&["blob", "ls"]).code(0).err, "no blobs\n");
 }
+
+#[test]
+fn what_is_no_file_takes_the_bytes_and_a_link_keeps_leading_where_it_led() {
+    let stage = ready();
+    let key = String::from_utf8(fed(&stage, &["blob", "put"], b"hello").stdout).expect("a key").trim().to_owned();
+    let pipe = stage.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a pipe");
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::read(pipe).expect("reads"))
+    };
+    stage.run(&["blob", "get", &key, "-O", "pipe"]).code(0);
+    assert_eq!(reader.join().expect("ends"), b"hello");
+    assert!(!fs::symlink_metadata(&pipe).expect("is there").is_file());
+
+    fs::create_dir(stage.path("far")).expect("a folder");
+    fs::write(stage.path("far/old"), "old").expect("a file");
+    for (link, to) in [("link", "far/old"), ("dangling", "far/new")] {
+        std::os::unix::fs::symlink(to, stage.path(link)).expect("a link");
+        stage.run(&["blob", "get", &key, "-O", link]).code(0);
+        assert_eq!(fs::read_link(stage.path(link)).expect("still a link"), Path::new(to));
+        assert_eq!(fs::read(stage.path(to)).expect("is there"), b"hello");
+    }
+    assert_eq!(fs::read_dir(stage.path("far")).expect("a folder").count(), 2, "nothing partial is left");
+    assert_eq!(stage.run(&["blob", "get", &key, "-O", "-"]).code(0).out, "hello");
+    assert!(!stage.path("-").exists());
+}
+
+#[test]
+fn a_path_that_cannot_be_used_is_named_as_it_was_typed() {
+    let stage = ready();
+    let key = String::from_utf8(fed(&stage, &["blob", "put"], b"hello").stdout).expect("a key").trim().to_owned();
+    fs::create_dir(stage.path("folder")).expect("a folder");
+    std::os::unix::fs::symlink("round", stage.path("round")).expect("a link");
+    let said = |args: &[&str], words: &str| {
+        let err = stage.run(args).code(1).err;
+        assert!(err.contains(words) && !err.contains("partial"), "{err}");
+    };
+    said(&["blob", "get", &key, "-O", "folder"], "folder: it is a folder");
+    said(&["blob", "get", &key, "-O", "nodir/x"], "nodir/x: the folder nodir does not exist");
+    said(&["blob", "get", &key, "-O", "nodir/"], "the folder nodir/ does not exist");
+    said(&["blob", "get", &key, "-O", "round"], "round:");
+    said(&["blob", "put", "folder"], "folder is a folder");
+    said(&["blob", "put", "nosuch"], "cannot open nosuch: No such file");
+}
