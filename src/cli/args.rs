@@ -468,7 +468,7 @@ pub struct Blob {
 /// What can be done with blobs.
 #[derive(Debug, Subcommand)]
 pub enum BlobVerb {
-    /// Store a file or the standard input
+    /// Store files or the standard input
     Put(BlobPut),
     /// Read a blob; its bytes are checked before any is given out
     Get(BlobGet),
@@ -489,13 +489,14 @@ Examples:
   trueup blob put archive.tar.gz           named by the SHA-256 of its bytes
   curl -s https://example.org/a | trueup blob put
   trueup blob put --integrity sha512-... package.tgz
+  trueup blob put *.tgz                    each under a key of its own; exit code 7 when some failed
 
 The key printed is what 'trueup blob get' takes. A key that is there already keeps its bytes:
 putting the same bytes again does nothing, and putting others is an error.")]
 pub struct BlobPut {
-    /// The file; '-' or nothing is the standard input
+    /// The files; '-' or nothing is the standard input
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: Option<PathBuf>,
+    pub files: Vec<PathBuf>,
     /// The key: the integrity of the content's origin, which the stored bytes may be another form of
     #[arg(long, value_name = "KEY")]
     pub integrity: Option<Integrity>,

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::args::{BlobGet, BlobLs, BlobPut, BlobVerb, BlobVerify};
 use super::engine::{Blobs, GetTo, PutFrom};
@@ -14,9 +14,14 @@ use super::render::progress::BytesBar;
 use super::render::screen::Screen;
 use super::render::show::{self, write_data};
 use crate::model::blob::Integrity;
-use crate::model::blob_output::{BlobOutput, VerdictWord};
+use crate::model::blob_output::{BlobOutput, StoredLine, VerdictWord, VerifiedLine};
 use crate::model::exit::Exit;
+use crate::model::id::Name;
 use crate::model::time::Timestamp;
+
+/// What to do about bytes that are missing or wrong.
+pub const REMEDY: &str = "'trueup reconcile --once' repairs what has a good copy elsewhere; otherwise put the right bytes again \
+                          with 'trueup blob put'";
 
 /// Bytes pass so often: hashed, stored, read back.
 const PUT_PASSES: u64 = 3;
@@ -33,38 +38,77 @@ pub fn run(
         BlobVerb::Get(args) => get(args, blobs, asked, screen),
         BlobVerb::Ls(args) => ls(args, blobs, asked, now, screen),
         BlobVerb::Stat(args) => {
-            say(screen, BlobOutput::Blob(blobs.stat(&args.key)?), now);
+            let blob = blobs.stat(&args.key)?;
+            let bad = blob.finding.is_some();
+            say(screen, BlobOutput::Blob(blob), now);
+            if bad && screen.is_text() {
+                screen.err(&format!("  help: {REMEDY}\n"));
+            }
             Ok(Exit::Done)
         }
         BlobVerb::Verify(args) => verify(args, blobs, asked, now, screen),
-        BlobVerb::Rm(args) => each(&args.keys, asked, now, screen, |key| blobs.remove(key).map(BlobOutput::Removed)),
+        BlobVerb::Rm(args) => each(&args.keys, asked, screen, |key, screen| {
+            say(screen, BlobOutput::Removed(blobs.remove(key)?), now);
+            Ok(())
+        }),
     }
 }
 
 fn put(args: &BlobPut, blobs: &dyn Blobs, asked: &Asked, screen: &mut Screen) -> Result<Exit, Failure> {
-    let bar = BytesBar::new(screen.lively(), PUT_PASSES);
-    let passed = |bytes, total| {
-        bar.passed(bytes, total);
-        !asked.for_end()
-    };
-    let stored = match args.file.as_deref().filter(|file| *file != Path::new("-")) {
-        Some(file) => blobs.put(PutFrom::File(file), args.integrity.as_ref(), &passed)?,
-        None => {
-            let mut input = Input { asked };
-            blobs.put(PutFrom::Stream(&mut input), args.integrity.as_ref(), &passed)?
+    let stdin = |file: &Path| file == Path::new("-");
+    if args.integrity.is_some() && args.files.len() > 1 {
+        let failure = Failure::new(Exit::Usage, "--integrity is the key of one blob, and several files were given");
+        return Err(failure.hint("put them one by one"));
+    }
+    if args.files.iter().filter(|file| stdin(file)).count() > 1 {
+        return Err(Failure::new(Exit::Usage, "the standard input can be put only once"));
+    }
+    let from_stdin = [PathBuf::from("-")];
+    let files = if args.files.is_empty() { &from_stdin[..] } else { &args.files };
+    each(files, asked, screen, |file, screen| {
+        let file = (!stdin(file)).then_some(file.as_path());
+        let stored = put_one(file, args.integrity.as_ref(), blobs, asked, screen).map_err(|failure| match file {
+            Some(file) if files.len() > 1 => named(failure, file),
+            _ => failure,
+        })?;
+        if !screen.is_text() {
+            write_data(screen, &BlobOutput::Stored(stored));
+            return Ok(());
         }
-    };
-    drop(bar);
-    if screen.is_text() {
         screen.out(&format!("{}\n", stored.blob.key));
         screen.flush();
         if let Some(note) = render::stored_note(&stored) {
             screen.err(&note);
         }
-    } else {
-        write_data(screen, &BlobOutput::Stored(stored));
+        Ok(())
+    })
+}
+
+/// A failure that says which of several files it is about.
+fn named(failure: Failure, file: &Path) -> Failure {
+    let (message, name) = (failure.error.to_string(), file.display().to_string());
+    if message.contains(&name) || failure.exit == Exit::Cancelled {
+        return failure;
     }
-    Ok(Exit::Done)
+    Failure { error: failure.error.context(format!("{name}: {message}")), ..failure }
+}
+
+fn put_one(
+    file: Option<&Path>,
+    key: Option<&Integrity>,
+    blobs: &dyn Blobs,
+    asked: &Asked,
+    screen: &Screen,
+) -> Result<StoredLine, Failure> {
+    let bar = BytesBar::new(screen.lively(), PUT_PASSES);
+    let passed = |bytes, total| {
+        bar.passed(bytes, total);
+        !asked.for_end()
+    };
+    match file {
+        Some(file) => blobs.put(PutFrom::File(file), key, &passed),
+        None => blobs.put(PutFrom::Stream(&mut Input { asked }), key, &passed),
+    }
 }
 
 /// The standard input, which ends when the user wants to leave: a read of it may wait for ever.
@@ -143,13 +187,19 @@ impl Write for Out<'_> {
 }
 
 fn ls(args: &BlobLs, blobs: &dyn Blobs, asked: &Asked, now: Timestamp, screen: &mut Screen) -> Result<Exit, Failure> {
+    if let Some(wanted) = &args.backend {
+        known(wanted, blobs)?;
+    }
     let mut some = false;
+    let mut rows = render::Rows::default();
     blobs.list(&mut |blob| {
         if args.backend.as_ref().is_none_or(|backend| *backend == blob.backend) {
             if !screen.is_text() {
                 write_data(screen, &BlobOutput::Blob(blob));
             } else if args.long {
-                screen.out(&render::row(&blob, now));
+                if let Some(text) = rows.add(&blob, now) {
+                    screen.out(&text);
+                }
             } else {
                 screen.out(&format!("{}\n", blob.key));
             }
@@ -157,6 +207,7 @@ fn ls(args: &BlobLs, blobs: &dyn Blobs, asked: &Asked, now: Timestamp, screen: &
         }
         !screen.closed() && !asked.for_end()
     })?;
+    screen.out(&rows.rest());
     if asked.for_end() {
         return Err(Failure::cancelled());
     }
@@ -164,6 +215,20 @@ fn ls(args: &BlobLs, blobs: &dyn Blobs, asked: &Asked, now: Timestamp, screen: &
         screen.err("no blobs\n");
     }
     Ok(Exit::Done)
+}
+
+/// A backend that nobody has heard of is a slip of the pen, not a place without blobs.
+fn known(wanted: &Name, blobs: &dyn Blobs) -> Result<(), Failure> {
+    let backends = blobs.status()?.backends;
+    if backends.iter().any(|backend| backend.name == *wanted) {
+        return Ok(());
+    }
+    let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+    let failure = Failure::new(Exit::Error, format!("there is no backend {wanted}"));
+    Err(failure.hint(match names.is_empty() {
+        true => "none is declared yet".to_owned(),
+        false => format!("there is {}", names.join(", ")),
+    }))
 }
 
 fn verify(
@@ -201,39 +266,36 @@ fn verify(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    if args.all && screen.is_text() {
-        let how = match bad {
-            0 => "all good".to_owned(),
-            bad => format!("{good} good, {bad} not"),
-        };
-        screen.out(&format!("verified {}: {how}\n", count(good + bad, "blob")));
+    if !screen.is_text() {
+        write_data(screen, &BlobOutput::Verified(VerifiedLine { blobs: good + bad, good, bad }));
+    } else if args.all {
+        screen.out(&render::text(&BlobOutput::Verified(VerifiedLine { blobs: good + bad, good, bad }), now));
     }
     match bad {
         0 => Ok(Exit::Done),
         _ => {
             let failure =
                 Failure::new(Exit::Partial, format!("{bad} of {} cannot be relied on", count(good + bad, "blob")));
-            Err(failure.hint("'trueup storage status' shows what is known; the daemon repairs what has a good copy"))
+            Err(failure.hint(REMEDY))
         }
     }
 }
 
 /// Does one after the other; what fails is told, and the others are done.
-fn each(
-    keys: &[Integrity],
+fn each<T>(
+    all: &[T],
     asked: &Asked,
-    now: Timestamp,
     screen: &mut Screen,
-    work: impl Fn(&Integrity) -> Result<BlobOutput, Failure>,
+    mut work: impl FnMut(&T, &mut Screen) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let mut failures = 0;
-    for key in keys {
+    for one in all {
         if asked.for_end() {
             return Err(Failure::cancelled());
         }
-        match work(key) {
-            Ok(line) => say(screen, line, now),
-            Err(failure) if keys.len() == 1 => return Err(failure),
+        match work(one, screen) {
+            Ok(()) => {}
+            Err(failure) if all.len() == 1 || failure.exit == Exit::Cancelled => return Err(failure),
             Err(failure) => {
                 failures += 1;
                 show::error(screen, &failure.line(), None);
@@ -242,7 +304,7 @@ fn each(
     }
     match failures {
         0 => Ok(Exit::Done),
-        _ if failures == keys.len() => Ok(Exit::Error),
+        _ if failures == all.len() => Ok(Exit::Error),
         _ => Ok(Exit::Partial),
     }
 }

@@ -7,7 +7,7 @@ pub mod exit;
 pub mod interrupt;
 pub mod render;
 
-mod blob;
+pub mod blob;
 mod completions;
 mod describe;
 mod down;

@@ -18,6 +18,7 @@ use crate::adapters::blobs::latches::FileLatches;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::environment::Environment;
 use crate::adapters::secrets::ProcessSecrets;
+use crate::cli::blob::REMEDY;
 use crate::cli::engine::{Blobs, GetTo, Passed, Place, PutFrom};
 use crate::cli::exit::Failure;
 use crate::document::Document;
@@ -25,10 +26,11 @@ use crate::kinds::backend::inputs;
 use crate::kinds::backend::spec::StorageBackendSpec;
 use crate::kinds::path::tidy;
 use crate::kinds::secret::SecretRef;
+use crate::kinds::storage::spec::StorageSpec;
 use crate::model::blob::Integrity;
 use crate::model::blob_output::{
     BackendLine, BlobLine, FetchedLine, FindingLine, LeftoverWord, MigrationLine, MovedLine, RemovedLine, StorageLine,
-    StoredLine, StoredOutcome, VerdictLine, VerdictWord,
+    StoredLine, StoredOutcome, SuspendedLine, TroubledLine, VerdictLine, VerdictWord,
 };
 use crate::model::exit::Exit;
 use crate::model::id::{KindName, Name};
@@ -46,6 +48,9 @@ use crate::storage::remove::{Leftover, remove};
 /// So many blobs are read from the index at once.
 const PAGE: usize = 1_000;
 
+/// When nothing was moved for so long, in milliseconds, no rate is known.
+const STALLED: i64 = 10_000;
+
 /// The blobs of one state folder.
 pub(super) struct Local {
     folder: PathBuf,
@@ -53,6 +58,8 @@ pub(super) struct Local {
     index: Option<SqliteIndex>,
     latches: FileLatches,
     declared: BTreeMap<Name, Declared>,
+    /// While everything is held.
+    suspended: Option<SuspendedLine>,
     opened: RefCell<BTreeMap<Name, Arc<dyn Backend>>>,
 }
 
@@ -73,7 +80,8 @@ impl Local {
             Err(error) => return Err(anyhow::Error::new(error).context(path.display().to_string()).into()),
         };
         let latches = FileLatches::new(&folder);
-        Ok(Self { latches, folder, index, declared: declared(&place.state)?, opened: RefCell::default() })
+        let (declared, suspended) = accepted(&place.state)?;
+        Ok(Self { latches, folder, index, declared, suspended, opened: RefCell::default() })
     }
 
     fn index(&self) -> Result<&SqliteIndex, BlobError> {
@@ -116,17 +124,30 @@ impl Local {
     }
 }
 
-/// The backends that the ledger holds as accepted.
-fn declared(state: &Path) -> Result<BTreeMap<Name, Declared>, Failure> {
-    let owned = read_ledger(state)?.owned().map_err(anyhow::Error::from)?;
-    let backends = owned.into_values().filter(|owned| owned.id.kind == KindName::StorageBackend);
-    let read = |owned: crate::ports::store::Owned| {
-        let document = Document::from_stored(&owned.document, PathBuf::from(&owned.base), &owned.source).ok()?;
-        let spec = serde_json::from_str(document.spec_json()).ok()?;
-        Some((owned.id.name, Declared { spec, folder: document.folder }))
-    };
-    // One that this trueup cannot read is as if it were not declared: the others serve what they can.
-    Ok(backends.filter_map(read).collect())
+/// The backends that the ledger holds as accepted, and whether its storage is suspended. What this trueup cannot read is as if it were
+/// not declared: the others serve what they can.
+fn accepted(state: &Path) -> Result<(BTreeMap<Name, Declared>, Option<SuspendedLine>), Failure> {
+    let mut declared = BTreeMap::new();
+    let mut suspended = None;
+    for owned in read_ledger(state)?.owned().map_err(anyhow::Error::from)?.into_values() {
+        let document = Document::from_stored(&owned.document, PathBuf::from(&owned.base), &owned.source);
+        let Ok(document) = document else { continue };
+        match owned.id.kind {
+            KindName::StorageBackend => {
+                let Ok(spec) = serde_json::from_str(document.spec_json()) else { continue };
+                declared.insert(owned.id.name, Declared { spec, folder: document.folder });
+            }
+            KindName::Storage => {
+                let Ok(spec) = serde_json::from_str::<StorageSpec>(document.spec_json()) else { continue };
+                suspended = spec.suspend.holds(now()).then(|| SuspendedLine {
+                    reason: spec.suspend.reason().map(str::to_owned),
+                    until: spec.suspend.until(),
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok((declared, suspended))
 }
 
 /// The value of a secret; what went wrong never holds it.
@@ -255,6 +276,10 @@ impl Blobs for Local {
             Some(index) => index.standing().map_err(broken)?,
             None => Standing::default(),
         };
+        let (findings, more_findings) = match &self.index {
+            Some(index) if standing.troubled() > 0 => troubled(index, standing.troubled()).map_err(broken)?,
+            _ => (Vec::new(), 0),
+        };
         let mut names: Vec<&Name> = standing.tallies.keys().chain(self.declared.keys()).collect();
         names.extend(standing.active.iter().chain(&standing.target));
         names.sort();
@@ -272,10 +297,13 @@ impl Blobs for Local {
         };
         Ok(StorageLine {
             backends: names.into_iter().map(backend).collect(),
-            progress: standing.migration.as_ref().map(|migration| moved(&standing, migration)),
+            progress: standing.migration.as_ref().map(|migration| moved(&standing, migration, now())),
             migration: standing.migration.clone().map(migration_line),
             blobs: standing.blobs,
             fallbacks: standing.fallbacks,
+            suspended: self.suspended.clone(),
+            findings,
+            more_findings,
             active: standing.active,
             target: standing.target,
         })
@@ -295,11 +323,29 @@ impl Local {
     }
 }
 
-/// How far a migration is, at its mean rate until the last flip: what the index knows, whoever moves.
-fn moved(standing: &Standing, migration: &Migration) -> MovedLine {
+/// The blobs of the first objects with a finding, and how many such objects there are beyond them.
+fn troubled(index: &dyn Index, all: u64) -> Result<(Vec<TroubledLine>, u64), IndexError> {
+    let mut lines = Vec::new();
+    let rows = index.troubled(None, PAGE)?;
+    for row in &rows {
+        let Some(trouble) = &row.trouble else { continue };
+        lines.extend(index.keys_of(&row.object.name)?.into_iter().map(|key| TroubledLine {
+            key,
+            backend: row.place.clone(),
+            fault: trouble.fault.as_str().to_owned(),
+            detail: trouble.detail.clone(),
+        }));
+    }
+    Ok((lines, all.saturating_sub(rows.len() as u64)))
+}
+
+/// How far a migration is, at its mean rate until the last flip: what the index knows, whoever moves. When nothing flipped for a while
+/// the rate of before says nothing.
+fn moved(standing: &Standing, migration: &Migration, now: Timestamp) -> MovedLine {
     let (left, left_bytes) = standing.elsewhere(&migration.to);
     let all = standing.tallies.values().fold((0, 0), |(n, bytes), tally| (n + tally.objects, bytes + tally.bytes));
-    let took = migration.last_flip.map_or(0, |flip| flip.0.saturating_sub(migration.begun.0));
+    let fresh = migration.last_flip.filter(|flip| now.0.saturating_sub(flip.0) < STALLED);
+    let took = fresh.map_or(0, |flip| flip.0.saturating_sub(migration.begun.0));
     let took = u64::try_from(took).unwrap_or_default();
     let per_second = |number: u64| number.saturating_mul(1_000).checked_div(took).unwrap_or_default();
     let eta_ms = left_bytes.saturating_mul(took).checked_div(migration.moved_bytes).filter(|_| took > 0);
@@ -374,8 +420,7 @@ fn failure(error: BlobError) -> Failure {
         }
         BlobError::Unreadable { tried, .. } => {
             let tried: Vec<String> = tried.iter().map(|(place, why)| format!("{place}: {why}")).collect();
-            let hint = "put the same bytes again if you have them; 'trueup storage status' shows what else is wrong";
-            Failure::new(Exit::Error, format!("{message} ({})", tried.join("; "))).hint(hint)
+            Failure::new(Exit::Error, format!("{message} ({})", tried.join("; "))).hint(REMEDY)
         }
         BlobError::Range { .. } => {
             Failure::new(Exit::Usage, message).hint("'trueup blob stat KEY' says how large it is")
@@ -390,5 +435,38 @@ fn failure(error: BlobError) -> Failure {
         BlobError::Restless | BlobError::Source(_) => fails("try again".into()),
         BlobError::Local { path, error } => local(&path, &error),
         BlobError::Index(error) => broken(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::blobs::Tally;
+
+    #[test]
+    fn when_nothing_was_moved_for_a_while_no_rate_is_known() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let migration = Migration {
+            id: 1,
+            from: name("a"),
+            to: name("b"),
+            begun: Timestamp(0),
+            ended: None,
+            outcome: "running".into(),
+            moved: 10,
+            moved_bytes: 1_000,
+            written: 0,
+            abandoned: 0,
+            last_flip: Some(Timestamp(2_000)),
+        };
+        let tally = Tally { objects: 10, bytes: 1_000, ..Tally::default() };
+        let tallies = [(name("a"), tally), (name("b"), tally)].into();
+        let standing = Standing { tallies, ..Standing::default() };
+        let rate = |now| {
+            let line = moved(&standing, &migration, Timestamp(now));
+            (line.done, line.objects_per_second, line.bytes_per_second, line.eta_ms)
+        };
+        assert_eq!(rate(11_999), (10, 5, 500, Some(2_000)));
+        assert_eq!(rate(12_000), (10, 0, 0, None));
     }
 }

@@ -14,6 +14,7 @@ pub enum BlobOutput {
     Stored(StoredLine),
     Fetched(FetchedLine),
     Verdict(VerdictLine),
+    Verified(VerifiedLine),
     Removed(RemovedLine),
     Storage(StorageLine),
     Migration(MigrationLine),
@@ -106,6 +107,16 @@ pub enum VerdictWord {
     Unreachable,
 }
 
+/// How all blobs were found that were looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedLine {
+    pub blobs: u64,
+    pub good: u64,
+    /// Missing, wrong, or on a backend that could not be asked.
+    pub bad: u64,
+}
+
 /// A blob that is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -143,6 +154,37 @@ pub struct StorageLine {
     pub migration: Option<MigrationLine>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub progress: Option<MovedLine>,
+    /// Set while everything is held: nothing is moved, checked or removed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub suspended: Option<SuspendedLine>,
+    /// Blobs without a good copy, at most 1000 objects of them.
+    #[serde(default)]
+    pub findings: Vec<TroubledLine>,
+    /// Objects with a finding that are not among these.
+    #[serde(default)]
+    pub more_findings: u64,
+}
+
+/// Why everything is held, and until when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SuspendedLine {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+}
+
+/// A blob with a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TroubledLine {
+    pub key: Integrity,
+    /// Where its bytes should lie.
+    pub backend: Name,
+    /// `missing` or `corrupt`.
+    pub fault: String,
+    pub detail: String,
 }
 
 /// What lies on one backend.
@@ -179,7 +221,7 @@ pub struct MigrationLine {
     pub abandoned: u64,
 }
 
-/// How far a migration is, at its mean rate until the last move.
+/// How far a migration is, at its mean rate until the last move. A rate of zero is not known: nothing has moved for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MovedLine {

@@ -128,10 +128,12 @@ impl Write for Hashing<'_> {
 /// A blob that the index knows: it is there, or it is put again where the index says that it is.
 fn known(depot: &Depot<'_>, entry: Entry, bytes: &Kept, watch: &dyn Watch) -> Result<Outcome, BlobError> {
     let (place, object) = (&entry.row.place, entry.row.object);
-    let size = depot.backend(place)?.size(&object.name);
-    let size = size.map_err(|error| BlobError::Backend { place: place.clone(), error })?;
-    if size == Some(object.size) {
-        return Ok(Outcome::Known(entry));
+    // Their size alone would leave rotten bytes as they are, and whoever puts them again means to have them.
+    match is_right(&*depot.backend(place)?, &object, watch) {
+        Ok(true) => return Ok(Outcome::Known(entry)),
+        Ok(false) => {}
+        Err(BackendError::Body(_)) => return Err(BlobError::Cancelled),
+        Err(error) => return Err(BlobError::Backend { place: place.clone(), error }),
     }
     store(depot, place, bytes, &object, watch)?;
     Ok(Outcome::Repaired(entry))

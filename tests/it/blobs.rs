@@ -216,3 +216,88 @@ fn a_path_that_cannot_be_used_is_named_as_it_was_typed() {
     said(&["blob", "put", "folder"], "folder is a folder");
     said(&["blob", "put", "nosuch"], "cannot open nosuch: No such file");
 }
+
+#[test]
+fn several_files_are_put_and_one_that_fails_does_not_keep_the_others() {
+    let stage = ready();
+    for name in ["one", "two"] {
+        fs::write(stage.path(name), name).expect("a file");
+    }
+    let put = stage.run(&["blob", "put", "one", "nosuch", "two"]).code(7);
+    assert!(put.out.lines().count() == 2 && put.out.lines().all(|key| key.starts_with("sha256-")), "{}", put.out);
+    assert!(put.err.contains("cannot open nosuch"), "{}", put.err);
+    let lines = stage.run(&["blob", "put", "one", "two", "-o", "json"]).code(0);
+    let outcomes: Vec<Value> = lines.typed("stored").iter().map(|line| line["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["known", "known"]);
+    stage.run(&["blob", "put", "nosuch", "nowhere"]).code(1);
+    let origin = put.out.lines().next().expect("a key");
+    stage.run(&["blob", "put", "--integrity", origin, "one", "two"]).code(64);
+    stage.run(&["blob", "put", "-", "-"]).code(64);
+}
+
+#[test]
+fn a_list_has_a_header_and_a_backend_that_nobody_knows_is_an_error() {
+    let stage = ready();
+    let origin = "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==";
+    fed(&stage, &["blob", "put"], b"one");
+    fed(&stage, &["blob", "put", "--integrity", origin], b"two");
+    let listed = stage.run(&["blob", "ls", "-l"]).code(0).out;
+    let lines: Vec<&str> = listed.lines().collect();
+    let words: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!((lines.len(), &words[..]), (3, &["KEY", "SIZE", "BACKEND", "AGE", "FINDING"][..]));
+    let column = lines[0].find("BACKEND");
+    assert!(lines[1..].iter().all(|line| line.find(" disk ").map(|at| at + 1) == column), "{listed}");
+    let unknown = stage.run(&["blob", "ls", "--backend", "dsik"]).code(1);
+    assert!(unknown.err.contains("no backend dsik") && unknown.err.contains("box, disk"), "{}", unknown.err);
+}
+
+#[test]
+fn bad_bytes_come_with_what_to_do_and_putting_them_again_does_it() {
+    let stage = ready();
+    let line = fed(&stage, &["blob", "put", "-o", "json"], b"hello").stdout;
+    let line: Value = serde_json::from_slice(&line).expect("a line");
+    let key = line["key"].as_str().expect("a key");
+    let other = String::from_utf8(fed(&stage, &["blob", "put"], b"other").stdout).expect("a key");
+    fs::write(object(&stage, &line), "jello").expect("rots");
+    let remedy = |err: &str| err.contains("'trueup reconcile --once' repairs") && err.contains("'trueup blob put'");
+    let verified = stage.run(&["blob", "verify", key, other.trim(), "-o", "json"]).code(7);
+    let totals = &verified.typed("verified")[0];
+    assert_eq!((&totals["blobs"], &totals["good"], &totals["bad"]), (&2.into(), &1.into(), &1.into()));
+    assert!(remedy(&stage.run(&["blob", "verify", key]).code(7).err));
+    assert!(remedy(&stage.run(&["blob", "get", key]).code(1).err));
+    let again = fed(&stage, &["blob", "put", "-o", "json"], b"hello").stdout;
+    let again: Value = serde_json::from_slice(&again).expect("a line");
+    assert_eq!(again["outcome"], "repaired");
+    stage.run(&["blob", "verify", "--all"]).code(0);
+}
+
+#[test]
+fn the_status_names_what_is_wrong_and_says_when_everything_is_held() {
+    let stage = ready();
+    let line = fed(&stage, &["blob", "put", "-o", "json"], b"hello").stdout;
+    let line: Value = serde_json::from_slice(&line).expect("a line");
+    let key = line["key"].as_str().expect("a key");
+    let quiet = stage.run(&["storage", "status"]).code(0).out;
+    assert!(!quiet.contains("suspended") && quiet.contains("findings: "), "{quiet}");
+    fs::write(object(&stage, &line), "jello").expect("rots");
+    storage(&stage, "box");
+    stage.once(&["--timeout", "10s"]);
+    let status = stage.run(&["storage", "status"]).code(0).out;
+    assert!(status.contains("moving from disk to box") && !status.contains("/s"), "{status}");
+    assert!(status.contains(&format!("corrupt {key} on disk: ")), "{status}");
+    assert!(stage.run(&["blob", "stat", key]).code(0).err.contains("'trueup reconcile --once' repairs"));
+    let json = stage.run(&["storage", "status", "-o", "json"]).code(0);
+    let finding = &json.typed("storage")[0]["findings"][0];
+    assert_eq!(
+        (&finding["key"], &finding["backend"], &finding["fault"]),
+        (&key.into(), &"disk".into(), &"corrupt".into())
+    );
+
+    let held = fs::read_to_string(stage.path("manifests/storage.yaml")).expect("is there");
+    stage.write("storage.yaml", &format!("{held}  suspend: {{ reason: backup }}\n"));
+    stage.once(&["--timeout", "10s"]);
+    let status = stage.run(&["storage", "status"]).code(0).out;
+    assert!(status.contains("suspended: backup; reads and writes go on"), "{status}");
+    let json = stage.run(&["storage", "status", "-o", "json"]).code(0);
+    assert_eq!(json.typed("storage")[0]["suspended"]["reason"], "backup");
+}
