@@ -160,7 +160,7 @@ fn store(depot: &Depot<'_>, place: &Name, bytes: &Kept, object: &Object, watch: 
     Err(BlobError::ReadBack { place: place.clone() })
 }
 
-/// Whether a backend gives back the right bytes.
+/// Whether a backend gives back the right bytes. When nobody waits for the answer any more it is [`BackendError::Body`].
 pub(super) fn is_right(backend: &dyn Backend, object: &Object, watch: &dyn Watch) -> Result<bool, BackendError> {
     let mut reader = match backend.open(&object.name, None) {
         Err(BackendError::Missing) => return Ok(false),
@@ -169,7 +169,11 @@ pub(super) fn is_right(backend: &dyn Backend, object: &Object, watch: &dyn Watch
     let mut hasher = Hashing { hasher: Hasher::default(), to: None };
     match pass(&mut *reader, &mut hasher, Some(object.size), watch) {
         Ok(_) => Ok(hasher.hasher.object() == *object),
-        Err(Cut::Read(error)) => Err(BackendError::from_io(&error)),
+        Err(Cut::Read(error)) => match BackendError::from_io(&error) {
+            // What cannot be read to its end, now or later, is not right.
+            BackendError::Body(_) => Ok(false),
+            error => Err(error),
+        },
         Err(Cut::Write(_) | Cut::Cancelled) => Err(BackendError::Body("cancelled".into())),
     }
 }

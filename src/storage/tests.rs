@@ -30,6 +30,8 @@ struct Faults {
     lies: AtomicU32,
     /// So many calls fail.
     failures: AtomicU32,
+    /// So many reads find that the disk has lost the bytes.
+    losses: AtomicU32,
 }
 
 impl Faults {
@@ -42,6 +44,15 @@ impl Faults {
             true => Err(BackendError::Transient("the connection was cut".into())),
             false => Ok(()),
         }
+    }
+}
+
+/// What a bad sector reads like.
+struct Lost;
+
+impl Read for Lost {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(BackendError::Body("the disk cannot read it".into()).into_io())
     }
 }
 
@@ -61,6 +72,9 @@ impl Backend for Faulty {
     fn open(&self, name: &Sha256, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, BackendError> {
         self.faults.fails()?;
         let reader = self.inner.open(name, range)?;
+        if Faults::happens(&self.faults.losses) {
+            return Ok(Box::new(Lost));
+        }
         if Faults::happens(&self.faults.lies) { Ok(Box::new(reader.chain(&b"?"[..]))) } else { Ok(reader) }
     }
     fn size(&self, name: &Sha256) -> Result<Option<u64>, BackendError> {
@@ -415,4 +429,16 @@ fn before_there_is_a_storage_nothing_can_be_put_and_that_is_said() {
     });
     assert!(matches!(done, Err(BlobError::NoPlace)), "{done:?}");
     assert!(matches!(Kept::Memory(Vec::new()).reader().read(&mut [0]), Ok(0)));
+}
+
+#[test]
+fn bytes_that_the_disk_has_lost_are_bad_and_put_anew() {
+    let house = House::new();
+    let entry = house.put(b"abc", None).expect("is stored").entry().clone();
+    house.faults["a"].losses.store(1, Ordering::Relaxed);
+    let seen = house.with(|depot| verify(depot, &entry, &Unwatched));
+    assert_eq!(seen.expect("nobody cancelled it"), Verdict::Bad(Fault::Corrupt));
+    // Lost where it was looked for, and still lost when it was left because something lies there.
+    house.faults["a"].losses.store(2, Ordering::Relaxed);
+    assert!(matches!(house.put(b"abc", None), Ok(Outcome::Repaired(_))));
 }
