@@ -116,6 +116,8 @@ fn before_there_is_a_storage_nothing_is_made_and_it_is_said_what_to_do() {
     assert!(none.out.contains("no storage is set up"), "{}", none.out);
     assert_eq!(stage.run(&["blob", "ls"]).code(0).err, "no blobs\n");
     fs::write(stage.path("file"), "x").expect("a file");
+    let several = stage.run(&["blob", "put", "file", "file"]).code(1).err;
+    assert!(several.contains("error: file: no storage is set up yet\n") && !several.contains("caused by"), "{several}");
     let put = stage.run(&["blob", "put", "file"]).code(1);
     assert!(put.err.contains("declare a StorageBackend"), "{}", put.err);
     assert!(!stage.path(".trueup").exists(), "who only looks makes nothing");
