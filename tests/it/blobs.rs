@@ -249,6 +249,7 @@ fn a_list_has_a_header_and_a_backend_that_nobody_knows_is_an_error() {
     assert_eq!((lines.len(), &words[..]), (3, &["KEY", "SIZE", "BACKEND", "AGE", "FINDING"][..]));
     let column = lines[0].find("BACKEND");
     assert!(lines[1..].iter().all(|line| line.find(" disk ").map(|at| at + 1) == column), "{listed}");
+    assert!(lines.iter().all(|line| !line.ends_with(' ')), "{listed}");
     let unknown = stage.run(&["blob", "ls", "--backend", "dsik"]).code(1);
     assert!(unknown.err.contains("no backend dsik") && unknown.err.contains("box, disk"), "{}", unknown.err);
 }
