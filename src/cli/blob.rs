@@ -87,10 +87,16 @@ fn put(args: &BlobPut, blobs: &dyn Blobs, asked: &Asked, screen: &mut Screen) ->
 /// A failure that says which of several files it is about.
 fn named(failure: Failure, file: &Path) -> Failure {
     let (message, name) = (failure.error.to_string(), file.display().to_string());
-    if message.contains(&name) || failure.exit == Exit::Cancelled {
+    let told = [format!("{name} "), format!("{name}:"), format!("cannot open {name}:")];
+    if failure.exit == Exit::Cancelled || told.iter().any(|told| message.starts_with(told)) {
         return failure;
     }
-    Failure { error: failure.error.context(format!("{name}: {message}")), ..failure }
+    // Its causes stay; the context would only say the same twice when there are none.
+    let error = match failure.error.source() {
+        None => anyhow::Error::msg(format!("{name}: {message}")),
+        Some(_) => failure.error.context(name),
+    };
+    Failure { error, ..failure }
 }
 
 fn put_one(

@@ -116,6 +116,8 @@ fn before_there_is_a_storage_nothing_is_made_and_it_is_said_what_to_do() {
     assert!(none.out.contains("no storage is set up"), "{}", none.out);
     assert_eq!(stage.run(&["blob", "ls"]).code(0).err, "no blobs\n");
     fs::write(stage.path("file"), "x").expect("a file");
+    let several = stage.run(&["blob", "put", "file", "file"]).code(1).err;
+    assert!(several.contains("error: file: no storage is set up yet\n") && !several.contains("caused by"), "{several}");
     let put = stage.run(&["blob", "put", "file"]).code(1);
     assert!(put.err.contains("declare a StorageBackend"), "{}", put.err);
     assert!(!stage.path(".trueup").exists(), "who only looks makes nothing");
@@ -247,6 +249,7 @@ fn a_list_has_a_header_and_a_backend_that_nobody_knows_is_an_error() {
     assert_eq!((lines.len(), &words[..]), (3, &["KEY", "SIZE", "BACKEND", "AGE", "FINDING"][..]));
     let column = lines[0].find("BACKEND");
     assert!(lines[1..].iter().all(|line| line.find(" disk ").map(|at| at + 1) == column), "{listed}");
+    assert!(lines.iter().all(|line| !line.ends_with(' ')), "{listed}");
     let unknown = stage.run(&["blob", "ls", "--backend", "dsik"]).code(1);
     assert!(unknown.err.contains("no backend dsik") && unknown.err.contains("box, disk"), "{}", unknown.err);
 }

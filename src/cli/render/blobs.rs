@@ -80,7 +80,10 @@ impl Rows {
     pub fn rest(&mut self) -> String {
         let [keys, sizes, backends, ages, _] = self.widths;
         let rows = self.held.drain(..).map(|[key, size, backend, age, finding]| {
-            let finding = if finding == "FINDING" { finding } else { paint(style::BAD, &finding) };
+            let finding = match finding.as_str() {
+                "" | "FINDING" => finding,
+                fault => paint(style::BAD, fault),
+            };
             let row = format!("{key:<keys$}  {size:>sizes$}  {backend:<backends$}  {age:>ages$}  {finding}");
             format!("{}\n", row.trim_end())
         });
