@@ -20,8 +20,8 @@ use crate::model::id::Name;
 use crate::model::time::Timestamp;
 
 /// What to do about bytes that are missing or wrong.
-pub const REMEDY: &str = "'trueup reconcile --once' repairs what has a good copy elsewhere; otherwise put the right bytes again \
-                          with 'trueup blob put'";
+pub const REMEDY: &str = "put the right bytes again with 'trueup blob put'; what has a good copy elsewhere is repaired by the next \
+                          scrub ('trueup explain storage.scrub')";
 
 /// Bytes pass so often: hashed, stored, read back.
 const PUT_PASSES: u64 = 3;

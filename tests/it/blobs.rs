@@ -262,7 +262,7 @@ fn bad_bytes_come_with_what_to_do_and_putting_them_again_does_it() {
     let key = line["key"].as_str().expect("a key");
     let other = String::from_utf8(fed(&stage, &["blob", "put"], b"other").stdout).expect("a key");
     fs::write(object(&stage, &line), "jello").expect("rots");
-    let remedy = |err: &str| err.contains("'trueup reconcile --once' repairs") && err.contains("'trueup blob put'");
+    let remedy = |err: &str| err.contains("next scrub") && err.contains("'trueup blob put'");
     let verified = stage.run(&["blob", "verify", key, other.trim(), "-o", "json"]).code(7);
     let totals = &verified.typed("verified")[0];
     assert_eq!((&totals["blobs"], &totals["good"], &totals["bad"]), (&2.into(), &1.into(), &1.into()));
@@ -288,7 +288,7 @@ fn the_status_names_what_is_wrong_and_says_when_everything_is_held() {
     let status = stage.run(&["storage", "status"]).code(0).out;
     assert!(status.contains("moving from disk to box") && !status.contains("/s"), "{status}");
     assert!(status.contains(&format!("corrupt {key} on disk: ")), "{status}");
-    assert!(stage.run(&["blob", "stat", key]).code(0).err.contains("'trueup reconcile --once' repairs"));
+    assert!(stage.run(&["blob", "stat", key]).code(0).err.contains("next scrub"));
     let json = stage.run(&["storage", "status", "-o", "json"]).code(0);
     let finding = &json.typed("storage")[0]["findings"][0];
     assert_eq!(
