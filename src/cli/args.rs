@@ -171,7 +171,7 @@ Examples:
 A plan is one look. What follows from its steps (the release of what was stopped, a row of
 what still waits) joins when they are done, so 'reconcile' may count more steps than 'plan'.")]
 pub struct Plan {
-    /// Exit with 2 instead of 0 when there are changes
+    /// Exit with 2 instead of 0 when there are changes, or something is still under way
     #[arg(long)]
     pub detailed_exitcode: bool,
     /// Plan as if this many removals were allowed, whatever the budget says

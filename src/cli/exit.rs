@@ -75,7 +75,8 @@ pub fn of(outcome: &Outcome, detailed: bool) -> (Exit, Option<ErrorLine>) {
     } else if summary.failed > 0 {
         let message = format!("{} of {} failed", summary.failed, count(summary.resources, "resource"));
         (Exit::Partial, message, Some("'trueup describe NAME' shows the last events and output".to_owned()))
-    } else if detailed && summary.planned + summary.changed > 0 {
+    } else if detailed && summary.planned + summary.changed + summary.waiting > 0 {
+        // What is under way, such as blobs that are being moved, is not as it should be yet.
         return (Exit::Changes, None);
     } else {
         return (Exit::Done, None);

@@ -199,6 +199,7 @@ fn exit_codes_mean_one_thing_and_have_an_order() {
     let cases: Vec<(&str, Exit, Edit)> = vec![
         ("in sync", Exit::Done, Box::new(|_| {})),
         ("changes", Exit::Done, Box::new(|o| o.summary = summary(2, 2, 0))),
+        ("under way", Exit::Done, Box::new(|o| (o.summary.waiting, o.summary.in_sync) = (1, false))),
         ("failed", Exit::Partial, Box::new(|o| o.summary = summary(2, 1, 1))),
         ("late", Exit::TimedOut, Box::new(|o| (o.ended, o.summary) = (Ended::TimedOut, summary(2, 1, 1)))),
         ("refused", Exit::Refused, Box::new(move |o| (o.refused, o.ended) = (refusal(), Ended::TimedOut))),
@@ -209,7 +210,7 @@ fn exit_codes_mean_one_thing_and_have_an_order() {
     for (what, expected, edit) in cases {
         for words in ["reconcile --once", "reconcile --once --detailed-exitcode -o json", "plan", "validate", "down"] {
             let ran = run(&outcome(|o| edit(o)), words);
-            let detailed = words.contains("detailed") && what == "changes";
+            let detailed = words.contains("detailed") && ["changes", "under way"].contains(&what);
             assert_eq!(ran.exit, if detailed { Exit::Changes } else { expected }, "{what}: {words}");
             let why = if words.contains("json") { &ran.out } else { &ran.err };
             let said = why.contains("error: ") || why.contains(r#"{"type":"error","code":"#);
