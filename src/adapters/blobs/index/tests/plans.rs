@@ -1,6 +1,5 @@
-//! Every page is read from an index and none by scanning or sorting; and how long that takes with a million objects.
-
-use std::time::Instant;
+//! Every page is read from an index and none by scanning or sorting. How long that takes with a million objects is measured by
+//! `scripts/bench-storage`.
 
 use super::*;
 
@@ -38,69 +37,4 @@ fn every_page_comes_from_an_index() {
         assert!(plan.contains(with), "{sql}\n{plan}");
         assert!(!plan.contains("SCAN o") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
-}
-
-/// The median of some runs, in microseconds.
-#[allow(clippy::disallowed_methods, reason = "it measures")]
-fn micros(runs: usize, mut what: impl FnMut(usize)) -> u128 {
-    let mut times: Vec<u128> = (0..runs)
-        .map(|run| {
-            let begun = Instant::now();
-            what(run);
-            begun.elapsed().as_micros()
-        })
-        .collect();
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-#[test]
-#[ignore = "a measurement: a million objects; run it with --release --nocapture"]
-#[allow(clippy::print_stderr, reason = "it is for whoever measures")]
-fn a_million_objects_cost_no_more_to_look_at_than_one() {
-    const COUNT: u64 = 1_000_000;
-    let dir = tempfile::tempdir().expect("a folder");
-    let index = filled(dir.path(), 0);
-    let a = name("a");
-    for batch in 0..COUNT / 10_000 {
-        let some = (batch * 10_000..(batch + 1) * 10_000).map(|n| (Integrity::of(&object(n).name), object(n)));
-        let all = |tx: &rusqlite::Transaction<'_>| {
-            for (key, object) in some {
-                blobs::add(tx, &key, &object, &a, true, at(1_780_000_000_000))?;
-            }
-            Ok(())
-        };
-        index.write(all).expect("adds");
-    }
-    index.write(|_| Ok(())).expect("writes");
-    let checkpoint = Connection::open(dir.path().join("blobs.db")).expect("opens");
-    checkpoint.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpoints");
-    let bytes = std::fs::metadata(dir.path().join("blobs.db")).expect("there").len();
-    eprintln!("file: {bytes} bytes, {} per object", bytes / COUNT);
-    index.begin(&name("b"), at(1_780_000_000_001)).expect("begins");
-    let lease = index.lease().expect("a lease");
-    let mut rows = Vec::new();
-    let standing = micros(101, |_| drop(index.standing().expect("stands")));
-    let page = micros(21, |_| rows = index.elsewhere(&name("b"), None, 256).expect("a page"));
-    eprintln!("standing: {standing} us; elsewhere(256): {page} us");
-    let flip = micros(41, |_| {
-        let rows = index.elsewhere(&name("b"), None, 256).expect("a page");
-        let moved: Vec<_> = rows.into_iter().map(|row| (row.object.name, row.place)).collect();
-        assert_eq!(index.flip(lease, &name("b"), &moved, at(1_780_000_000_002)), Ok(256));
-    });
-    eprintln!("elsewhere(256) and flip(256): {flip} us");
-    let stale = micros(21, |_| drop(index.stale(&a, at(i64::MAX), 256).expect("a page")));
-    let spare = micros(21, |_| drop(index.spares(&a, SpareOf::Moved, at(i64::MAX), 256).expect("a page")));
-    let troubled = micros(21, |_| drop(index.troubled(None, 256).expect("a page")));
-    let entries = micros(21, |_| drop(index.entries(None, 256).expect("a page")));
-    eprintln!(
-        "stale(256): {stale} us; spares(256): {spare} us; troubled(none): {troubled} us; entries(256): {entries} us"
-    );
-    let finish = micros(5, |_| assert!(index.finish(lease, &name("b"), at(3)).is_ok()));
-    let find = micros(101, |run| drop(index.find(&Integrity::of(&object(run as u64).name)).expect("finds")));
-    let add = micros(101, |run| {
-        drop(index.add(&key(run as u64), &object(run as u64 + COUNT), &name("b"), true, at(4)).expect("adds"));
-    });
-    eprintln!("finish(left): {finish} us; find: {find} us; add: {add} us");
-    assert!(standing < 1_000, "standing() took {standing} us");
 }
