@@ -148,13 +148,15 @@ impl Ledger {
 
 /// Refuses what is not ours, and what is newer than we are.
 fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let seen = version(connection).map_err(|error| match error.sqlite_error_code() {
+    // One state of the file: while another process makes it, its number and its tables come one after the other.
+    let look = connection.unchecked_transaction().map_err(explain)?;
+    let seen = version(&look).map_err(|error| match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => StoreError(format!("{} is not a database", path.display())),
         _ => explain(error),
     })?;
-    let id = application_id(connection).map_err(explain)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
+    let id = application_id(&look).map_err(explain)?;
+    let tables: i64 = look.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
+    drop(look);
     if id != APPLICATION_ID && (tables > 0 || id != 0) {
         return Err(StoreError(format!("{} is a database, but not one of trueup", path.display())));
     }

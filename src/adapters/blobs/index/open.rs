@@ -114,10 +114,12 @@ fn connect_reader(path: &Path) -> Result<Connection, IndexError> {
 
 /// Refuses what is not an index, and what is newer than we are.
 fn check(connection: &Connection, path: &Path) -> Result<(), IndexError> {
-    let seen = version(connection).map_err(broken)?;
-    let id = application_id(connection).map_err(broken)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(broken)?;
+    // One state of the file: while another process makes it, its number and its tables come one after the other.
+    let look = connection.unchecked_transaction().map_err(broken)?;
+    let seen = version(&look).map_err(broken)?;
+    let id = application_id(&look).map_err(broken)?;
+    let tables: i64 = look.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(broken)?;
+    drop(look);
     let shown = path.display();
     if id != APPLICATION_ID && (tables > 0 || id != 0) {
         return Err(IndexError::Broken(format!("{shown} is a database, but not an index of blobs")));
