@@ -14,6 +14,8 @@ pub mod kinds;
 
 /// Ports made real.
 pub mod adapters;
+/// Keys, tokens and grants: who may do what.
+pub mod authority;
 /// One file per command; parses words, renders lines. It reaches the engine only through `cli::engine`.
 pub mod cli;
 /// Wiring: the real world behind the commands, and the continuous mode.
@@ -24,6 +26,8 @@ pub mod demo;
 pub mod desired;
 /// Look, plan, do, record; the only owner of change.
 pub mod engine;
+/// The HTTP face: reverse proxy to modules, API, health.
+pub mod hub;
 /// The process that is parent of every module.
 pub mod keeper;
 /// Desired, ledger and observed to ordered steps; pure.

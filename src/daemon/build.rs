@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::bell::Ringer;
+use super::hub::LazyHub;
 use super::storage::LazyStorage;
 use crate::adapters::clock::{SystemClock, SystemDice};
 use crate::adapters::environment::{self, Environment};
@@ -39,6 +40,7 @@ pub(super) enum Access {
 pub(super) struct Built {
     pub engine: Engine,
     pub keeper: Rc<KeeperClient>,
+    pub hub: Rc<LazyHub>,
     /// Tells of the keeper's events; ends with the run.
     _watch: Option<Abort>,
 }
@@ -70,6 +72,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     });
     let clock = Rc::new(SystemClock);
     let manifests = manifests(place)?;
+    let hub = Rc::new(LazyHub::default());
     let world = World {
         place: environment.place(place.state.clone()),
         clock: clock.clone(),
@@ -83,8 +86,9 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         probes: Rc::new(TokioProbes::new(Rc::new(move || wake.ring()))),
         store,
         storage: Rc::new(LazyStorage::new(&place.state, access, ringer.clone())),
+        hub: hub.clone(),
     };
-    Ok(Built { engine: Engine::new(world), keeper, _watch: watch })
+    Ok(Built { engine: Engine::new(world), keeper, hub, _watch: watch })
 }
 
 /// The ledger for reading; a state folder that is not there yet has an empty one.

@@ -215,7 +215,10 @@ impl Local {
         let listening = socket::listen(&self.place.state, to, ringer.clone()).map_err(anyhow::Error::from)?;
         let bell = ringer.bell(Some(cancel.clone()));
         let mut also = std::collections::BTreeSet::new();
+        built.hub.serve(&ringer)?;
+        let hub = built.hub.clone();
         let mut watched = |report: &Report| {
+            hub.publish(report);
             if report.also != also {
                 also.clone_from(&report.also);
                 watcher.also(&also.iter().cloned().collect::<Vec<_>>());
@@ -232,6 +235,7 @@ impl Local {
             watched: &mut watched,
         };
         let ended = serve::serve(serving).await;
+        built.hub.end();
         let outcome = match ended {
             EndedBy::Cancel(outcome) => Outcome { ended: Ended::Cancelled, ..outcome },
             EndedBy::Down(outcome, reply) => {

@@ -5,6 +5,7 @@ mod blobs;
 mod build;
 mod control;
 mod emit;
+mod hub;
 mod pulse;
 mod serve;
 mod socket;

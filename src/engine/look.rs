@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Engine, EngineError, Mode, ports, secrets};
 use crate::desired::{self, Desired, LastGood, Manifest, Resource};
 use crate::document::Document;
-use crate::kinds::hub::spec::HubSpec;
+use crate::kinds::hub::spec::{DEFAULT_LISTEN, HubSpec};
 use crate::kinds::path::tidy;
 use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
@@ -63,6 +63,7 @@ pub(super) struct Looked {
     pub overrides: BTreeMap<ResourceId, Override>,
     /// `None` when the tree has nothing to do with one.
     pub storage: Option<Seen>,
+    pub standing: crate::ports::hub::Standing,
 }
 
 impl Looked {
@@ -131,6 +132,7 @@ impl Engine {
             busy,
             overrides,
             storage,
+            standing: self.world.hub.standing(),
         })
     }
 
@@ -249,7 +251,7 @@ impl Engine {
         let look = Look::new(&self.world, facts);
         let now = self.world.clock.now();
         let origin = hub.effective_origin();
-        let origins = origins(hub);
+        let origins = origins(hub).join(",");
         let mut seen = BTreeMap::new();
         for (id, resource) in &desired.resources {
             let Spec::Service(spec) = &resource.spec else { continue };
@@ -374,16 +376,18 @@ fn unanswered(seen: &BTreeMap<Name, Observed<State>>, mode: Mode) -> BTreeSet<Na
 }
 
 /// All origins under which the hub is reached: its issuer, those the Hub names, and the loopback ones.
-fn origins(hub: &HubSpec) -> String {
-    let port = hub.listen.rsplit(':').next().unwrap_or_default();
-    let loopback = [format!("http://localhost:{port}"), format!("http://127.0.0.1:{port}")];
-    let mut all = vec![hub.effective_origin()];
+pub(super) fn origins(hub: &HubSpec) -> Vec<String> {
+    let origin = hub.effective_origin();
+    let scheme = if hub.tls.is_some() { "https" } else { "http" };
+    let port = hub.address().unwrap_or(DEFAULT_LISTEN).rsplit(':').next().unwrap_or_default();
+    let loopback = [format!("{scheme}://localhost:{port}"), format!("{scheme}://127.0.0.1:{port}")];
+    let mut all = vec![origin];
     for origin in hub.accepted_origins.iter().chain(&loopback) {
         if !all.contains(origin) {
             all.push(origin.clone());
         }
     }
-    all.join(",")
+    all
 }
 
 /// What the ledger has of a resource, to fall back on.

@@ -4,6 +4,7 @@
 mod deaths;
 mod execute;
 mod frozen;
+mod hub;
 mod look;
 mod memory;
 mod overrides;

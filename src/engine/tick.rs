@@ -76,6 +76,7 @@ impl Engine {
         }
         // Best effort: if it fails, the keeper thinks less of the process, and the next tick says it again.
         let _ = self.tell_ready(&looked).await;
+        self.tell_hub(&looked, checked.plan(), mode);
         let executed = self.execute(&checked, &looked, sink).await?;
         self.tell_storage(&looked, mode);
         self.close_open(&looked)?;
@@ -110,6 +111,7 @@ impl Engine {
             now: looked.wall,
             overrides: &looked.overrides,
             storage: looked.storage.as_ref(),
+            hub: &looked.standing,
         }
     }
 

@@ -157,6 +157,10 @@ reasons! {
     Orphans,
     /// No longer declared, and kept because blobs still need it.
     StillNeeded,
+    /// The hub answers.
+    Serving,
+    /// The database of keys and tokens is gone, damaged, or not the one that it was.
+    DatabaseLost,
 }
 
 impl std::fmt::Display for Reason {

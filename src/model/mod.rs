@@ -12,6 +12,7 @@ pub mod observed;
 pub mod output;
 pub mod overriding;
 pub mod problem;
+pub mod route;
 pub mod secret;
 pub mod source;
 pub mod span;

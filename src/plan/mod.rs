@@ -21,6 +21,7 @@ pub use step::{Claim, Step};
 
 use crate::desired::{Desired, Held, Resource};
 use crate::document::Document;
+use crate::kinds::hub::plan as hub_kind;
 use crate::kinds::intent::{Intent, Trouble};
 use crate::kinds::service::inputs;
 use crate::kinds::service::observe::{Record, State};
@@ -40,7 +41,7 @@ use crate::model::overriding::Override;
 use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
 use crate::model::time::Timestamp;
-use crate::ports::store::Owned;
+use crate::ports::{self, store::Owned};
 
 /// Everything that planning looks at.
 pub struct Input<'a> {
@@ -76,6 +77,7 @@ pub struct Input<'a> {
     pub overrides: &'a BTreeMap<ResourceId, Override>,
     /// What was seen of the storage; `None` when the tree has nothing to do with one.
     pub storage: Option<&'a Seen>,
+    pub hub: &'a ports::hub::Standing,
 }
 
 /// Something owned that no document declares.
@@ -151,16 +153,7 @@ fn plan_hub(input: &Input<'_>, resource: &Resource, plan: &mut Plan) {
             claim: Claim::Document,
         });
     }
-    let standing = Standing {
-        started: true,
-        ready: true,
-        completed: false,
-        reason: Reason::Accepted,
-        message: "its settings are in force".to_owned(),
-        doomed: false,
-        drifted: None,
-    };
-    plan.standings.insert(resource.id.clone(), standing);
+    plan.standings.insert(resource.id.clone(), hub_kind::standing(input.hub));
 }
 
 fn plan_service(input: &Input<'_>, resource: &Resource, spec: &ServiceSpec, plan: &mut Plan) {

@@ -4,6 +4,7 @@
 pub mod blobs;
 pub mod clock;
 pub mod files;
+pub mod hub;
 pub mod keeper;
 pub mod machine;
 pub mod probes;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::PortError;
 use super::clock::{Clock, Dice};
 use super::files::Files;
+use super::hub::Hub;
 use super::keeper::{Keeper, Unit};
 use super::machine::Machine;
 use super::probes::Probes;
@@ -45,6 +46,7 @@ pub struct World {
     pub probes: Rc<dyn Probes>,
     pub store: Rc<dyn Store>,
     pub storage: Rc<dyn Storage>,
+    pub hub: Rc<dyn Hub>,
 }
 
 /// The answers of secret commands, by the folder they run in and their argument vector.

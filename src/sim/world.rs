@@ -28,6 +28,7 @@ use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::ports::clock::{Clock, Dice};
 use crate::ports::files::{FileError, Files, Program, Scan};
+use crate::ports::hub::{self, Hub, Wish};
 use crate::ports::keeper::{Keeper, Launch, Policy, Unit};
 use crate::ports::machine::{Account, Machine, Powers};
 use crate::ports::probes::{Ask, Probe, Probes, Role, Verdict};
@@ -65,6 +66,7 @@ pub fn pretend(earth: &Rc<RefCell<Earth>>, fate: &Rc<Fate>, store: Rc<dyn Store>
         probes: all.clone(),
         store: all.clone(),
         storage: all.clone(),
+        hub: all.clone(),
     };
     (world, all)
 }
@@ -108,6 +110,13 @@ impl Bell for Pretend {
         }
         let event = self.earth.borrow_mut().advance(at_most);
         ready(if event { Rang::Woken } else { Rang::Time })
+    }
+}
+
+impl Hub for Pretend {
+    fn tell(&self, _: Wish) {}
+    fn standing(&self) -> hub::Standing {
+        hub::Standing::Idle
     }
 }
 

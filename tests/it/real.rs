@@ -224,7 +224,7 @@ fn a_tree_that_vanishes_stops_nothing() {
     // Only the Hub is left: three of three services would go, within the default budget of three, so the budget is made smaller.
     stage.write(
         "hub.yaml",
-        "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: { prune: { maxCount: 1 } }\n",
+        "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: { listen: none, prune: { maxCount: 1 } }\n",
     );
     let refused = stage.once(&[]).code(4);
     assert!(

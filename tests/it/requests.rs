@@ -65,7 +65,7 @@ fn a_removal_beyond_the_budget_is_told_by_the_daemon_and_shown() {
     let stage = Stage::new();
     stage.write(
         "hub.yaml",
-        "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: { prune: { maxCount: 1, maxShare: 0% } }\n",
+        "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: { listen: none, prune: { maxCount: 1, maxShare: 0% } }\n",
     );
     for name in ["a", "b", "c", "d", "e"] {
         stage.write(&format!("{name}.yaml"), &shell(name, "exec sleep 1000", ""));

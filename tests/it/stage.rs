@@ -91,7 +91,7 @@ impl Stage {
     }
 
     pub fn hub(&self) {
-        self.write("hub.yaml", "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: {}\n");
+        self.write("hub.yaml", "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: { listen: none }\n");
     }
 
     /// A demo mailbox with further lines of its spec.

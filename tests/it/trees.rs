@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::stage::{Stage, alive, free_port, mailbox};
 
-const HUB: &str = "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: {}\n";
+const HUB: &str = "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec: { listen: none }\n";
 
 fn one() -> (Stage, u64) {
     let stage = Stage::new();

@@ -14,7 +14,7 @@ pub fn check(document: &Document, spec: &HubSpec, problems: &mut Vec<Problem>) {
             .hint("swap the two");
         problems.push(problem);
     }
-    if listen_port(spec).is_none() {
+    if spec.address().is_some() && listen_port(spec).is_none() {
         let message = format!("`spec.listen` cannot be `{}`: its port is not from 1 to 65535", spec.listen);
         problems.push(Problem::error(Code::OutOfRange, document.value_at("/spec/listen"), message));
     }
@@ -22,6 +22,6 @@ pub fn check(document: &Document, spec: &HubSpec, problems: &mut Vec<Problem>) {
 
 /// The port that the hub listens on.
 pub fn listen_port(spec: &HubSpec) -> Option<u16> {
-    let (_, port) = spec.listen.rsplit_once(':')?;
+    let (_, port) = spec.address()?.rsplit_once(':')?;
     port.parse().ok().filter(|port| *port != 0)
 }

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::unit::{Millis, Percent};
 
+/// Where a hub listens that says nothing of it.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:1939";
 const ORIGIN: &str = "an origin is http:// or https:// and a host, without a path, such as https://hub.example.org";
 
 /// The settings of the tree. Exactly one Hub stands in a tree; it is also the proof that a folder is the tree, so that an
@@ -12,12 +14,15 @@ const ORIGIN: &str = "an origin is http:// or https:// and a host, without a pat
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HubSpec {
-    /// Address and port of the hub. Modules learn their hub's origin from it when `origin` is not given.
-    #[schemars(regex(pattern = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"))]
-    #[schemars(extend("errorMessage" = "an address is a host and a port, such as 127.0.0.1:1939 or [::1]:1939"))]
+    /// Address and port of the hub, or `none` when nothing is to be served. Modules learn their hub's origin from it when `origin` is
+    /// not given.
+    #[schemars(regex(pattern = r"^(none|(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})$"))]
+    #[schemars(extend("errorMessage" = "an address is a host and a port, such as 127.0.0.1:1939 or [::1]:1939; or none"))]
     pub listen: String,
+    /// Serves https. Both files are read again when they change.
+    pub tls: Option<TlsSpec>,
     /// The public origin of the hub (the issuer of tokens), given to modules as `PARACHUTE_HUB_ORIGIN`.
-    /// Default: `http://` and `listen`.
+    /// Default: `http://` (with `tls`: `https://`) and `listen`.
     #[schemars(regex(pattern = r"^https?://[^/\s]+$"))]
     #[schemars(extend("errorMessage" = ORIGIN))]
     pub origin: Option<String>,
@@ -42,6 +47,16 @@ pub struct HubSpec {
     pub prune: PruneBudget,
     /// How much of the past is kept.
     pub history: History,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSpec {
+    /// The certificate and whatever leads from it to its root (PEM), relative to this file.
+    pub certificate: String,
+    /// The private key (PEM), relative to this file.
+    pub key: String,
 }
 
 /// An inclusive range of TCP ports.
@@ -81,7 +96,8 @@ pub struct History {
 impl Default for HubSpec {
     fn default() -> Self {
         Self {
-            listen: "127.0.0.1:1939".to_owned(),
+            listen: DEFAULT_LISTEN.to_owned(),
+            tls: None,
             origin: None,
             accepted_origins: Vec::new(),
             port_range: PortRange::default(),
@@ -115,6 +131,13 @@ impl Default for History {
 impl HubSpec {
     /// The hub's origin as modules get it.
     pub fn effective_origin(&self) -> String {
-        self.origin.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+        let listen = self.address().unwrap_or(DEFAULT_LISTEN);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        self.origin.clone().unwrap_or_else(|| format!("{scheme}://{listen}"))
+    }
+
+    /// Where it listens; `None` when nothing is to be served.
+    pub fn address(&self) -> Option<&str> {
+        (self.listen != "none").then_some(self.listen.as_str())
     }
 }

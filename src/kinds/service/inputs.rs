@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::health::{self, Probing, Programs};
 use super::module::Module;
-use super::spec::{Exposure, Port, ServiceSpec};
+use super::spec::{Port, ServiceSpec};
 use crate::kinds::path::tidy;
 use crate::model::digest::Digest;
 use crate::model::id::Name;
+use crate::model::route::Exposure;
 use crate::model::secret::Secret;
 use crate::ports::keeper::{Confinement, Launch, Policy, Restart};
 use crate::ports::machine::Account;

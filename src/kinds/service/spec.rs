@@ -10,6 +10,7 @@ use super::schedule::ScheduleSpec;
 use crate::kinds::secret::SecretRef;
 use crate::kinds::suspend::Suspend;
 use crate::model::id::Name;
+use crate::model::route::Exposure;
 use crate::model::unit::{Bytes, Millis};
 use crate::ports::keeper::{Bounds, Ceilings, RestartWhen, Rlimit};
 
@@ -141,19 +142,6 @@ pub struct Route {
     /// From where the route may be reached.
     #[serde(default)]
     pub exposure: Exposure,
-}
-
-/// From where a route may be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Exposure {
-    /// From anywhere.
-    #[default]
-    Allowed,
-    /// From this machine only.
-    Loopback,
-    /// From anywhere, with a token.
-    AuthRequired,
 }
 
 /// A probe: a question to the module that is asked again and again. Exactly one of `http`, `tcp`, `exec`, `notify`; names and

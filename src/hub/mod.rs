@@ -1,0 +1,10 @@
+//! The HTTP face of the machine: one origin for all modules, and what people and programs may ask of trueup. It runs on threads of its
+//! own, so that a request never waits for a tick, and knows the machine only by what the engine told it last.
+
+mod health;
+mod router;
+pub mod serve;
+pub mod site;
+
+pub use serve::{Parts, Server};
+pub use site::{Board, Site};

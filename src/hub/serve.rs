@@ -1,0 +1,190 @@
+//! Listening: the thread of the hub, its listener, and the connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::router::router;
+use super::site::{Board, Site};
+use crate::authority::Authority;
+use crate::ports::hub::{Standing, Trouble, Wish};
+
+/// After accepting failed: out of descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// So often an address that could not be had is tried again.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a server is made of.
+pub struct Parts {
+    pub authority: Arc<Authority>,
+    /// Tells this process from any other that answers on our port.
+    pub instance: Arc<str>,
+    /// Rung when its standing changed.
+    pub bell: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// The hub. Ends with its value, after its requests had a moment.
+pub struct Server {
+    wish: watch::Sender<Arc<Wish>>,
+    board: watch::Sender<Arc<Board>>,
+    standing: Arc<Mutex<Standing>>,
+    end: Option<watch::Sender<Option<Duration>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts its thread. It listens when it is told where.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(parts: Parts) -> io::Result<Self> {
+        let (wish, wishes) = watch::channel(Arc::new(Wish::default()));
+        let (board, boards) = watch::channel(Arc::new(Board::default()));
+        let (end, ends) = watch::channel(None);
+        let standing = Arc::new(Mutex::new(Standing::Starting));
+        let site = Site { wish: wishes.clone(), board: boards, authority: parts.authority, instance: parts.instance };
+        let listener = Listener { site, standing: standing.clone(), bell: parts.bell, ends };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
+        let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
+            runtime.block_on(listener.run(wishes));
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { wish, board, standing, end: Some(end), thread: Some(thread) })
+    }
+
+    /// Tells it what to serve.
+    pub fn tell(&self, wish: Wish) {
+        self.wish.send_if_modified(|now| {
+            let news = **now != wish;
+            if news {
+                *now = Arc::new(wish);
+            }
+            news
+        });
+    }
+
+    /// What was last reported of the machine.
+    pub fn publish(&self, board: Board) {
+        self.board.send_replace(Arc::new(board));
+    }
+
+    pub fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops listening, gives requests under way so long, and ends.
+    pub fn end(mut self, grace: Duration) {
+        self.stop(grace);
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        if let Some(end) = self.end.take() {
+            end.send_replace(Some(grace));
+        }
+        if let Some(thread) = self.thread.take() {
+            // It panicked: it has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+struct Listener {
+    site: Site,
+    standing: Arc<Mutex<Standing>>,
+    bell: Arc<dyn Fn() + Send + Sync>,
+    ends: watch::Receiver<Option<Duration>>,
+}
+
+impl Listener {
+    /// Serves where the wish says, until the end.
+    async fn run(mut self, mut wishes: watch::Receiver<Arc<Wish>>) {
+        loop {
+            let wish = wishes.borrow_and_update().clone();
+            match wish.listen.clone() {
+                None => self.say(Standing::Idle),
+                Some(address) => match TcpListener::bind(&address).await {
+                    Ok(listener) => {
+                        let local = listener.local_addr().ok();
+                        self.say(local.map_or(Standing::Starting, Standing::Serving));
+                        self.accept(listener, &address, &mut wishes).await;
+                        if self.ends.borrow().is_some() {
+                            return;
+                        }
+                        continue;
+                    }
+                    Err(error) => {
+                        let message = format!("cannot listen on {address}: {error}");
+                        self.say(Standing::Refused { trouble: Trouble::Address, message });
+                    }
+                },
+            }
+            // All arms are cancel-safe.
+            tokio::select! {
+                _ = self.ends.changed() => return,
+                changed = wishes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(BIND_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Until the end, or until it is to listen elsewhere.
+    async fn accept(&mut self, listener: TcpListener, address: &str, wishes: &mut watch::Receiver<Arc<Wish>>) {
+        let router = router(self.site.clone());
+        let graceful = GracefulShutdown::new();
+        loop {
+            // All arms are cancel-safe.
+            tokio::select! {
+                _ = self.ends.changed() => break,
+                changed = wishes.changed() => {
+                    if changed.is_err() || wishes.borrow_and_update().listen.as_deref() != Some(address) {
+                        break;
+                    }
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => serve(stream, peer, router.clone(), &graceful),
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                },
+            }
+        }
+        drop(listener);
+        let grace = self.ends.borrow().unwrap_or(Duration::from_secs(10));
+        // Whoever is not done by then is cut off.
+        let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+    }
+
+    fn say(&self, now: Standing) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if *standing != now {
+            *standing = now;
+            drop(standing);
+            (self.bell)();
+        }
+    }
+}
+
+fn serve(stream: tokio::net::TcpStream, peer: SocketAddr, router: axum::Router, graceful: &GracefulShutdown) {
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = graceful.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+    tokio::spawn(async move {
+        // A client that went away concerns nobody else.
+        let _ = connection.await;
+    });
+}

@@ -1,0 +1,123 @@
+//! The hub as the engine sees it: what it is to serve, and how it stands. The work is done by threads of the hub room.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::id::Name;
+use crate::model::route::Exposure;
+
+/// What the hub is to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Host and port, such as `127.0.0.1:1939`; `None` when nothing is to be served.
+    pub listen: Option<String>,
+    pub tls: Option<Tls>,
+    /// The issuer of tokens.
+    pub origin: String,
+    /// Every origin under which the hub is reached, the issuer included.
+    pub origins: Vec<String>,
+    /// The folder that modules know as `PARACHUTE_HOME`.
+    pub home: PathBuf,
+    /// By service; only those with routes or a port.
+    pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+}
+
+/// The files of a certificate (PEM), absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// A service that requests go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `None` while no port could be chosen.
+    pub port: Option<u16>,
+    pub routes: Vec<Mount>,
+    pub state: State,
+    /// The reason of its `Ready` condition, and what it says.
+    pub reason: &'static str,
+    pub message: String,
+    pub pid: Option<u32>,
+    pub restarts: u32,
+    pub last_exit: Option<String>,
+    /// Its listening socket outlives its process (`passSocket`).
+    pub keeps_socket: bool,
+    pub module: Module,
+}
+
+/// One path under the hub's origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Begins with `/` and does not end with one, but for `/` itself.
+    pub path: String,
+    pub strip_prefix: bool,
+    pub websocket: bool,
+    pub exposure: Exposure,
+}
+
+/// How far a service is, for whoever wants to send it a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    /// Soon: it starts, or is started again after a crash.
+    Starting,
+    /// A person keeps it stopped, by its file or by a command.
+    Stopped,
+    /// It runs, and is not well.
+    Unwell,
+    /// It does not run, and not because anybody wished so.
+    Failed,
+}
+
+/// What a service says of itself, for lists of modules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Module {
+    /// The short name: `vault`.
+    pub short: String,
+    /// Its row in services.json, `parachute-vault`, if it has one.
+    pub row: Option<String>,
+    pub display_name: Option<String>,
+    pub tagline: Option<String>,
+    /// As its row says.
+    pub version: Option<String>,
+    /// The folder that holds `.parachute/module.json`.
+    pub folder: Option<PathBuf>,
+}
+
+/// How the hub stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody serves it: it belongs to the continuous mode.
+    #[default]
+    Idle,
+    /// It is about to listen.
+    Starting,
+    Serving(SocketAddr),
+    /// It cannot serve until something changes; it is tried again.
+    Refused {
+        trouble: Trouble,
+        message: String,
+    },
+}
+
+/// Why it cannot serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The address is taken, not ours, or not to be had by this user.
+    Address,
+    /// The certificate or its key.
+    Certificate,
+    /// The database of keys and tokens.
+    Database,
+}
+
+/// The verbs of the hub. None waits for a request.
+pub trait Hub {
+    /// Tells it what to serve. The same again does nothing.
+    fn tell(&self, wish: Wish);
+    fn standing(&self) -> Standing;
+}
