@@ -217,8 +217,8 @@ impl Local {
         let mut also = std::collections::BTreeSet::new();
         built.hub.serve(&ringer)?;
         let hub = built.hub.clone();
-        let mut watched = |report: &Report| {
-            hub.publish(report);
+        let mut watched = |report: &Report, took| {
+            hub.publish(report, took);
             if report.also != also {
                 also.clone_from(&report.also);
                 watcher.also(&also.iter().cloned().collect::<Vec<_>>());

@@ -10,6 +10,7 @@ use crate::authority::Authority;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
 use crate::hub::{Board, Parts, Server};
+use crate::model::unit::Millis;
 use crate::ports::hub::{Hub, Standing, Wish};
 
 /// Requests under way have so long when the daemon ends.
@@ -38,9 +39,18 @@ impl LazyHub {
     }
 
     /// What a tick reported.
-    pub(super) fn publish(&self, report: &Report) {
+    pub(super) fn publish(&self, report: &Report, took: Millis) {
         if let Some(server) = &*self.server.borrow() {
-            server.publish(Board { resources: report.resources.clone(), settled: report.settled });
+            server.publish(Board {
+                resources: report.resources.clone(),
+                steps: report.steps.clone(),
+                later: report.later.len(),
+                waits: report.waits.clone(),
+                progress: report.progress.clone(),
+                settled: report.settled,
+                took,
+                pause: report.next.or(report.interval).unwrap_or_default(),
+            });
         }
     }
 

@@ -57,8 +57,8 @@ pub(super) struct Serving<'a> {
     /// `--allow-prune N` of the daemon itself; used up by its first use.
     pub allow_prune: Option<usize>,
     pub sink: &'a mut dyn FnMut(Line),
-    /// Called after every tick with the paths outside the tree that matter.
-    pub watched: &'a mut dyn FnMut(&Report),
+    /// Called after every tick with what it found and how long it took.
+    pub watched: &'a mut dyn FnMut(&Report, Millis),
 }
 
 /// How the loop ended.
@@ -145,7 +145,8 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         }
         shown.report(&report, sink);
         shown.refusal(&report, sink);
-        watched(&report);
+        let ms = (clock.now() - looked).0;
+        watched(&report, Millis(ms));
         if !ready {
             ready = true;
             // Not under a service manager: nothing to tell.
@@ -159,7 +160,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         if passed && report.busy.is_none() && !mode.down && !std::mem::replace(&mut watching, true) {
             sink(Line::Notice(emit::watching(&tree, &report)));
         }
-        let (steps, ms) = (report.steps.len(), (clock.now() - looked).0);
+        let steps = report.steps.len();
         tracing::info!(woken_by = woke, steps, ms, settled = report.settled, "looked");
         let (gone, here) = answer(waiting, &report, mode, clock.now());
         waiting = here;

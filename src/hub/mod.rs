@@ -2,6 +2,7 @@
 //! own, so that a request never waits for a tick, and knows the machine only by what the engine told it last.
 
 mod health;
+pub mod metrics;
 mod router;
 pub mod serve;
 pub mod site;

@@ -3,10 +3,16 @@
 use axum::Router;
 use axum::routing::get;
 
-use super::health;
 use super::site::Site;
+use super::{health, metrics};
 
 /// The composition root of every listener.
 pub(super) fn router(site: Site) -> Router {
-    Router::new().route("/healthz", get(health::healthz)).route("/health", get(health::healthz)).with_state(site)
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/health", get(health::health))
+        .route("/readyz", get(health::readyz))
+        .route("/api/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .with_state(site)
 }

@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::metrics::Metrics;
 use super::router::router;
 use super::site::{Board, Site};
 use crate::authority::Authority;
@@ -37,6 +38,7 @@ pub struct Server {
     wish: watch::Sender<Arc<Wish>>,
     board: watch::Sender<Arc<Board>>,
     standing: Arc<Mutex<Standing>>,
+    metrics: Metrics,
     end: Option<watch::Sender<Option<Duration>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,7 +53,14 @@ impl Server {
         let (board, boards) = watch::channel(Arc::new(Board::default()));
         let (end, ends) = watch::channel(None);
         let standing = Arc::new(Mutex::new(Standing::Starting));
-        let site = Site { wish: wishes.clone(), board: boards, authority: parts.authority, instance: parts.instance };
+        let metrics = Metrics::new(boards.clone());
+        let site = Site {
+            wish: wishes.clone(),
+            board: boards,
+            authority: parts.authority,
+            metrics: metrics.clone(),
+            instance: parts.instance,
+        };
         let listener = Listener { site, standing: standing.clone(), bell: parts.bell, ends };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
@@ -59,7 +68,7 @@ impl Server {
             runtime.block_on(listener.run(wishes));
             runtime.shutdown_background();
         })?;
-        Ok(Self { wish, board, standing, end: Some(end), thread: Some(thread) })
+        Ok(Self { wish, board, standing, metrics, end: Some(end), thread: Some(thread) })
     }
 
     /// Tells it what to serve.
@@ -75,6 +84,7 @@ impl Server {
 
     /// What was last reported of the machine.
     pub fn publish(&self, board: Board) {
+        self.metrics.ticked(&board);
         self.board.send_replace(Arc::new(board));
     }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::metrics::Metrics;
 use crate::authority::Authority;
-use crate::model::output::ResourceLine;
+use crate::model::output::{ProgressLine, ResourceLine, StepLine, WaitLine};
+use crate::model::unit::Millis;
 use crate::ports::hub::Wish;
 
 /// What was last reported of the machine.
@@ -13,8 +15,19 @@ use crate::ports::hub::Wish;
 pub struct Board {
     /// Sorted by identity.
     pub resources: Vec<ResourceLine>,
+    /// What this tick did.
+    pub steps: Vec<StepLine>,
+    /// How many steps wait for something.
+    pub later: usize,
+    /// What is waited for.
+    pub waits: Vec<WaitLine>,
+    /// Set while blobs are moved.
+    pub progress: Option<ProgressLine>,
     /// Nothing is left to do or to wait for.
     pub settled: bool,
+    /// How long the tick took, and how long until the next one if nothing happens.
+    pub took: Millis,
+    pub pause: Millis,
 }
 
 /// Shared by all requests. Cheap to clone.
@@ -23,6 +36,7 @@ pub struct Site {
     pub wish: watch::Receiver<Arc<Wish>>,
     pub board: watch::Receiver<Arc<Board>>,
     pub authority: Arc<Authority>,
+    pub metrics: Metrics,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
 }
