@@ -1,10 +1,13 @@
 //! The hub behind the engine: served by the continuous mode, and only looked at by every other process.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bell::Ringer;
+use super::build::LEDGER;
+use super::witness::Witness;
 use crate::adapters::clock::random_bytes;
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
@@ -20,6 +23,8 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct LazyHub {
     server: RefCell<Option<Server>>,
+    /// Why the process cannot go on.
+    lost: Arc<Mutex<Option<String>>>,
 }
 
 impl LazyHub {
@@ -27,12 +32,18 @@ impl LazyHub {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, ringer: &Ringer) -> Result<(), Failure> {
-        let ringer = ringer.clone();
+    pub(super) fn serve(&self, state: &Path, ringer: &Ringer) -> Result<(), Failure> {
+        let ledger = Witness::of(&state.join(LEDGER));
+        let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
         let parts = Parts {
             authority: Arc::new(Authority::default()),
             instance: Arc::from(instance()?),
-            bell: Arc::new(move || ringer.ring()),
+            bell: Arc::new(move || bell.ring()),
+            witness: Arc::new(move || ledger.look()),
+            lost: Arc::new(move |why| {
+                lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+                alarm.ring();
+            }),
         };
         *self.server.borrow_mut() = Some(Server::start(parts).map_err(anyhow::Error::from)?);
         Ok(())
@@ -52,6 +63,11 @@ impl LazyHub {
                 pause: report.next.or(report.interval).unwrap_or_default(),
             });
         }
+    }
+
+    /// Why the process cannot go on, if it cannot.
+    pub(super) fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives requests a moment, and ends.

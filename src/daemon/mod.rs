@@ -12,6 +12,7 @@ mod socket;
 mod storage;
 mod tree;
 mod verbs;
+mod witness;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

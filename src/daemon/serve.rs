@@ -57,6 +57,8 @@ pub(super) struct Serving<'a> {
     /// `--allow-prune N` of the daemon itself; used up by its first use.
     pub allow_prune: Option<usize>,
     pub sink: &'a mut dyn FnMut(Line),
+    /// Says why it cannot go on, if it cannot.
+    pub lost: &'a dyn Fn() -> Option<String>,
     /// Called after every tick with what it found and how long it took.
     pub watched: &'a mut dyn FnMut(&Report, Millis),
 }
@@ -64,13 +66,15 @@ pub(super) struct Serving<'a> {
 /// How the loop ended.
 pub(super) enum EndedBy {
     Cancel(Outcome),
+    /// It cannot go on: what it writes down is lost. Modules are left as they are.
+    Lost(String),
     /// A client asked for `down`; everything is stopped, and it may still wait for its answer.
     Down(Outcome, Option<UnboundedSender<Reply>>),
 }
 
 /// Serves until cancelled or told to go down.
 pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
-    let Serving { engine, tree, bell, ringer: _ringer, mut clients, mut allow_prune, sink, watched } = serving;
+    let Serving { engine, tree, bell, ringer: _ringer, mut clients, mut allow_prune, sink, lost, watched } = serving;
     let clock = engine.world().clock.clone();
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut shown = Shown::default();
@@ -86,6 +90,13 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
     // A `down` whose client was told that its time is over.
     let mut going_down = false;
     loop {
+        if let Some(why) = lost() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            for w in &waiting {
+                let _ = w.client.reply.send(Reply::Failed { message: why.clone() });
+            }
+            return EndedBy::Lost(why);
+        }
         while let Ok(client) = clients.try_recv() {
             kick |= matches!(client.verb, Verb::Reconcile { .. });
             if let Verb::Restart { names, .. } = &client.verb {

@@ -23,8 +23,8 @@ pub(super) async fn health(State(site): State<Site>) -> Response {
 }
 
 fn look(site: &Site, service: &str) -> (bool, Value) {
-    let db = "ok";
-    let well = db == "ok";
+    let seen = site.vital.look();
+    let (well, db) = (seen.is_ok(), seen.err().unwrap_or_else(|| "ok".to_owned()));
     let body = json!({
         "status": if well { "ok" } else { "failing" },
         "service": service,

@@ -1,10 +1,12 @@
 //! What is counted, for `/metrics` (OpenMetrics text). Counters live as long as the process; what is known of resources is read from the
 //! board when somebody asks, so that nothing is left of a resource that is gone.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -21,7 +23,6 @@ use super::site::{Board, Site};
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::id::Name;
 use crate::model::output::{OutcomeWord, ResourceLine};
-use std::sync::Arc;
 
 /// Seconds. A look at a converged machine takes milliseconds; a proxied request adds fractions of one.
 const TICK_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -203,11 +204,47 @@ fn number<N: TryInto<i64>>(number: N) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// `GET /metrics`
-pub(super) async fn metrics(State(site): State<Site>) -> Response {
+/// `GET /metrics`: OpenMetrics for whoever asks for it, else the text format that everybody reads.
+pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = encode(&mut text, &site.metrics.registry);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let open = accepts.into_iter().any(|accept| accept.contains("application/openmetrics-text"));
+    let kind = match open {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    let text = if open { text } else { plain(&text) };
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+/// OpenMetrics as the older text format: there a family has the name of its samples, and neither units nor an end.
+fn plain(open: &str) -> String {
+    let mut suffixes: BTreeMap<&str, &str> = BTreeMap::new();
+    for line in open.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            suffixes.insert(
+                name,
+                match kind {
+                    "counter" => "_total",
+                    "info" => "_info",
+                    _ => "",
+                },
+            );
+        }
+    }
+    let mut text = String::with_capacity(open.len());
+    for line in open.lines().filter(|line| !line.starts_with("# UNIT") && *line != "# EOF") {
+        let comment = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
+        match comment.and_then(|(word, rest)| Some((word, rest.split_once(' ')?))) {
+            Some((word, (name, rest))) => {
+                let suffix = suffixes.get(name).copied().unwrap_or_default();
+                let rest = if rest == "info" { "gauge" } else { rest };
+                text.push_str(&format!("# {word} {name}{suffix} {rest}\n"));
+            }
+            None => text.push_str(&format!("{line}\n")),
+        }
+    }
+    text
 }

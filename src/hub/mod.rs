@@ -6,6 +6,7 @@ pub mod metrics;
 mod router;
 pub mod serve;
 pub mod site;
+mod vital;
 
 pub use serve::{Parts, Server};
 pub use site::{Board, Site};

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::metrics::Metrics;
 use super::router::router;
 use super::site::{Board, Site};
+use super::vital::{Alarm, Vital, Witness};
 use crate::authority::Authority;
 use crate::ports::hub::{Standing, Trouble, Wish};
 
@@ -31,6 +32,10 @@ pub struct Parts {
     pub instance: Arc<str>,
     /// Rung when its standing changed.
     pub bell: Arc<dyn Fn() + Send + Sync>,
+    /// Says what became of files that must be there, if anything did.
+    pub witness: Witness,
+    /// Told when the process cannot go on.
+    pub lost: Alarm,
 }
 
 /// The hub. Ends with its value, after its requests had a moment.
@@ -54,17 +59,20 @@ impl Server {
         let (end, ends) = watch::channel(None);
         let standing = Arc::new(Mutex::new(Standing::Starting));
         let metrics = Metrics::new(boards.clone());
+        let vital = Vital::new(parts.witness, parts.lost);
         let site = Site {
             wish: wishes.clone(),
             board: boards,
             authority: parts.authority,
             metrics: metrics.clone(),
+            vital: vital.clone(),
             instance: parts.instance,
         };
         let listener = Listener { site, standing: standing.clone(), bell: parts.bell, ends };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
+            runtime.spawn(vital.watch());
             runtime.block_on(listener.run(wishes));
             runtime.shutdown_background();
         })?;

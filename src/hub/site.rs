@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::metrics::Metrics;
+use super::vital::Vital;
 use crate::authority::Authority;
 use crate::model::output::{ProgressLine, ResourceLine, StepLine, WaitLine};
 use crate::model::unit::Millis;
@@ -37,6 +38,7 @@ pub struct Site {
     pub board: watch::Receiver<Arc<Board>>,
     pub authority: Arc<Authority>,
     pub metrics: Metrics,
+    pub(super) vital: Vital,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
 }
