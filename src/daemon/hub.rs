@@ -1,19 +1,22 @@
 //! The hub behind the engine: served by the continuous mode, and only looked at by every other process.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bell::Ringer;
 use super::build::LEDGER;
+use super::instance::{Card, Instance};
 use super::witness::Witness;
-use crate::adapters::clock::random_bytes;
+use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
 use crate::hub::{Board, Parts, Server};
+use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
 
 /// Requests under way have so long when the daemon ends.
@@ -22,9 +25,17 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Serves nothing before [`LazyHub::serve`].
 #[derive(Default)]
 pub(super) struct LazyHub {
-    server: RefCell<Option<Server>>,
+    server: RefCell<Option<Served>>,
     /// Why the process cannot go on.
     lost: Arc<Mutex<Option<String>>>,
+}
+
+struct Served {
+    server: Server,
+    instance: String,
+    started: Timestamp,
+    home: PathBuf,
+    card: Card,
 }
 
 impl LazyHub {
@@ -35,9 +46,11 @@ impl LazyHub {
     pub(super) fn serve(&self, state: &Path, ringer: &Ringer) -> Result<(), Failure> {
         let ledger = Witness::of(&state.join(LEDGER));
         let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
+        let instance = instance()?;
         let parts = Parts {
             authority: Arc::new(Authority::default()),
-            instance: Arc::from(instance()?),
+            clock: Arc::new(SystemClock),
+            instance: Arc::from(instance.as_str()),
             bell: Arc::new(move || bell.ring()),
             witness: Arc::new(move || ledger.look()),
             lost: Arc::new(move |why| {
@@ -45,14 +58,17 @@ impl LazyHub {
                 alarm.ring();
             }),
         };
-        *self.server.borrow_mut() = Some(Server::start(parts).map_err(anyhow::Error::from)?);
+        let server = Server::start(parts).map_err(anyhow::Error::from)?;
+        let (started, home, card) = (SystemClock.wall(), PathBuf::new(), Card::default());
+        *self.server.borrow_mut() = Some(Served { server, instance, started, home, card });
         Ok(())
     }
 
     /// What a tick reported.
     pub(super) fn publish(&self, report: &Report, took: Millis) {
-        if let Some(server) = &*self.server.borrow() {
-            server.publish(Board {
+        if let Some(served) = &mut *self.server.borrow_mut() {
+            served.show();
+            served.server.publish(Board {
                 resources: report.resources.clone(),
                 steps: report.steps.clone(),
                 later: report.later.len(),
@@ -72,9 +88,29 @@ impl LazyHub {
 
     /// Gives requests a moment, and ends.
     pub(super) fn end(&self) {
-        let server = self.server.borrow_mut().take();
-        if let Some(server) = server {
-            server.end(GRACE);
+        let served = self.server.borrow_mut().take();
+        if let Some(mut served) = served {
+            served.card.take_away();
+            served.server.end(GRACE);
+        }
+    }
+}
+
+impl Served {
+    /// Writes down who serves, and where.
+    fn show(&mut self) {
+        match self.server.standing() {
+            Standing::Serving(address) if !self.home.as_os_str().is_empty() => {
+                let instance = Instance {
+                    instance: self.instance.clone(),
+                    pid: std::process::id(),
+                    port: address.port(),
+                    started_at: self.started,
+                    self_probe: self.server.self_probe(),
+                };
+                self.card.show(&self.home, instance);
+            }
+            _ => {}
         }
     }
 }
@@ -87,12 +123,13 @@ fn instance() -> Result<String, Failure> {
 
 impl Hub for LazyHub {
     fn tell(&self, wish: Wish) {
-        if let Some(server) = &*self.server.borrow() {
-            server.tell(wish);
+        if let Some(served) = &mut *self.server.borrow_mut() {
+            served.home.clone_from(&wish.home);
+            served.server.tell(wish);
         }
     }
 
     fn standing(&self) -> Standing {
-        self.server.borrow().as_ref().map(Server::standing).unwrap_or_default()
+        self.server.borrow().as_ref().map(|served| served.server.standing()).unwrap_or_default()
     }
 }

@@ -4,9 +4,12 @@
 mod health;
 pub mod metrics;
 mod router;
+mod selfprobe;
 pub mod serve;
 pub mod site;
+mod state;
 mod vital;
 
+pub use selfprobe::SelfProbe;
 pub use serve::{Parts, Server};
 pub use site::{Board, Site};

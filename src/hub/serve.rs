@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,9 +15,12 @@ use tokio::sync::watch;
 
 use super::metrics::Metrics;
 use super::router::router;
+use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
+use super::state::State;
 use super::vital::{Alarm, Vital, Witness};
 use crate::authority::Authority;
+use crate::ports::clock::Clock;
 use crate::ports::hub::{Standing, Trouble, Wish};
 
 /// After accepting failed: out of descriptors, most likely.
@@ -28,6 +31,7 @@ const BIND_AGAIN: Duration = Duration::from_secs(1);
 /// What a server is made of.
 pub struct Parts {
     pub authority: Arc<Authority>,
+    pub clock: Arc<dyn Clock + Send + Sync>,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
     /// Rung when its standing changed.
@@ -42,7 +46,7 @@ pub struct Parts {
 pub struct Server {
     wish: watch::Sender<Arc<Wish>>,
     board: watch::Sender<Arc<Board>>,
-    standing: Arc<Mutex<Standing>>,
+    state: Arc<State>,
     metrics: Metrics,
     end: Option<watch::Sender<Option<Duration>>>,
     thread: Option<JoinHandle<()>>,
@@ -57,7 +61,8 @@ impl Server {
         let (wish, wishes) = watch::channel(Arc::new(Wish::default()));
         let (board, boards) = watch::channel(Arc::new(Board::default()));
         let (end, ends) = watch::channel(None);
-        let standing = Arc::new(Mutex::new(Standing::Starting));
+        let state = Arc::new(State::default());
+        state.say(Standing::Starting);
         let metrics = Metrics::new(boards.clone());
         let vital = Vital::new(parts.witness, parts.lost);
         let site = Site {
@@ -66,17 +71,20 @@ impl Server {
             authority: parts.authority,
             metrics: metrics.clone(),
             vital: vital.clone(),
+            clock: parts.clock,
             instance: parts.instance,
         };
-        let listener = Listener { site, standing: standing.clone(), bell: parts.bell, ends };
+        let probing = selfprobe::watch(state.clone(), site.clone(), parts.bell.clone());
+        let listener = Listener { site, state: state.clone(), bell: parts.bell.clone(), ends };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
             runtime.spawn(vital.watch());
+            runtime.spawn(probing);
             runtime.block_on(listener.run(wishes));
             runtime.shutdown_background();
         })?;
-        Ok(Self { wish, board, standing, metrics, end: Some(end), thread: Some(thread) })
+        Ok(Self { wish, board, state, metrics, end: Some(end), thread: Some(thread) })
     }
 
     /// Tells it what to serve.
@@ -97,7 +105,12 @@ impl Server {
     }
 
     pub fn standing(&self) -> Standing {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.seen()
+    }
+
+    /// Whether its address leads to it, as far as that is known.
+    pub fn self_probe(&self) -> Option<SelfProbe> {
+        self.state.self_probe()
     }
 
     /// Stops listening, gives requests under way so long, and ends.
@@ -124,7 +137,7 @@ impl Drop for Server {
 
 struct Listener {
     site: Site,
-    standing: Arc<Mutex<Standing>>,
+    state: Arc<State>,
     bell: Arc<dyn Fn() + Send + Sync>,
     ends: watch::Receiver<Option<Duration>>,
 }
@@ -187,10 +200,7 @@ impl Listener {
     }
 
     fn say(&self, now: Standing) {
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        if *standing != now {
-            *standing = now;
-            drop(standing);
+        if self.state.say(now) {
             (self.bell)();
         }
     }

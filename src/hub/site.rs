@@ -9,6 +9,7 @@ use super::vital::Vital;
 use crate::authority::Authority;
 use crate::model::output::{ProgressLine, ResourceLine, StepLine, WaitLine};
 use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
 use crate::ports::hub::Wish;
 
 /// What was last reported of the machine.
@@ -38,6 +39,7 @@ pub struct Site {
     pub board: watch::Receiver<Arc<Board>>,
     pub authority: Arc<Authority>,
     pub metrics: Metrics,
+    pub clock: Arc<dyn Clock + Send + Sync>,
     pub(super) vital: Vital,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
