@@ -53,8 +53,12 @@ impl Card {
 
 const FILE: &str = "hub-instance.json";
 
-/// A folder that is not there is not made: it may have been removed together with everything else.
+/// The home is made when it is the only one that is missing: what it stands in may have been removed with everything else.
 fn write(path: &Path, instance: &Instance) -> io::Result<()> {
+    match path.parent().map(fs::create_dir) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     let mut text = serde_json::to_vec_pretty(instance)?;
     text.push(b'\n');
     let beside = path.with_extension("json.tmp");
