@@ -215,7 +215,7 @@ impl Local {
         let listening = socket::listen(&self.place.state, to, ringer.clone()).map_err(anyhow::Error::from)?;
         let bell = ringer.bell(Some(cancel.clone()));
         let mut also = std::collections::BTreeSet::new();
-        built.hub.serve(&self.place.state, &ringer)?;
+        built.hub.serve(&ringer)?;
         let hub = built.hub.clone();
         let mut watched = |report: &Report, took| {
             hub.publish(report, took);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::bell::Ringer;
 use super::build::LEDGER;
-use super::instance::{Card, Instance};
+use super::instance::{self, INSTANCE, Instance, Note};
 use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
@@ -23,8 +23,8 @@ use crate::ports::hub::{Hub, Standing, Wish};
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves nothing before [`LazyHub::serve`].
-#[derive(Default)]
 pub(super) struct LazyHub {
+    state: PathBuf,
     server: RefCell<Option<Served>>,
     /// Why the process cannot go on.
     lost: Arc<Mutex<Option<String>>>,
@@ -35,18 +35,24 @@ struct Served {
     instance: String,
     started: Timestamp,
     home: PathBuf,
-    card: Card,
+    card: Note,
+    note: Note,
 }
 
 impl LazyHub {
+    /// `state` is the state folder.
+    pub(super) fn new(state: &Path) -> Self {
+        Self { state: state.to_owned(), server: RefCell::default(), lost: Arc::default() }
+    }
+
     /// From now on what it is told is served.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, state: &Path, ringer: &Ringer) -> Result<(), Failure> {
-        let ledger = Witness::of(&state.join(LEDGER));
+    pub(super) fn serve(&self, ringer: &Ringer) -> Result<(), Failure> {
+        let ledger = Witness::of(&self.state.join(LEDGER));
         let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
-        let instance = instance()?;
+        let instance = number()?;
         let parts = Parts {
             authority: Arc::new(Authority::default()),
             clock: Arc::new(SystemClock),
@@ -59,15 +65,16 @@ impl LazyHub {
             }),
         };
         let server = Server::start(parts).map_err(anyhow::Error::from)?;
-        let (started, home, card) = (SystemClock.wall(), PathBuf::new(), Card::default());
-        *self.server.borrow_mut() = Some(Served { server, instance, started, home, card });
+        let (card, note) = (Note::default(), Note::default());
+        let (started, home) = (SystemClock.wall(), PathBuf::new());
+        *self.server.borrow_mut() = Some(Served { server, instance, started, home, card, note });
         Ok(())
     }
 
     /// What a tick reported.
     pub(super) fn publish(&self, report: &Report, took: Millis) {
         if let Some(served) = &mut *self.server.borrow_mut() {
-            served.show();
+            served.show(&self.state);
             served.server.publish(Board {
                 resources: report.resources.clone(),
                 steps: report.steps.clone(),
@@ -91,6 +98,7 @@ impl LazyHub {
         let served = self.server.borrow_mut().take();
         if let Some(mut served) = served {
             served.card.take_away();
+            served.note.take_away();
             served.server.end(GRACE);
         }
     }
@@ -98,8 +106,10 @@ impl LazyHub {
 
 impl Served {
     /// Writes down who serves, and where.
-    fn show(&mut self) {
-        match self.server.standing() {
+    fn show(&mut self, state: &Path) {
+        let standing = self.server.standing();
+        instance::say(&mut self.note, state, &standing);
+        match standing {
             Standing::Serving(address) if !self.home.as_os_str().is_empty() => {
                 let instance = Instance {
                     instance: self.instance.clone(),
@@ -108,7 +118,7 @@ impl Served {
                     started_at: self.started,
                     self_probe: self.server.self_probe(),
                 };
-                self.card.show(&self.home, instance);
+                self.card.write(&self.home.join(INSTANCE), &instance);
             }
             _ => {}
         }
@@ -116,7 +126,7 @@ impl Served {
 }
 
 /// A number that no other process has.
-fn instance() -> Result<String, Failure> {
+fn number() -> Result<String, Failure> {
     let bytes = random_bytes::<16>().map_err(anyhow::Error::from)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -130,6 +140,9 @@ impl Hub for LazyHub {
     }
 
     fn standing(&self) -> Standing {
-        self.server.borrow().as_ref().map(|served| served.server.standing()).unwrap_or_default()
+        match &*self.server.borrow() {
+            Some(served) => served.server.standing(),
+            None => instance::standing(&self.state),
+        }
     }
 }
