@@ -5,11 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bell::Ringer;
-use crate::adapters::clock::random_bytes;
+use super::control::known;
+use super::emit;
+use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
+use crate::engine::report::is_manifest_problem;
+use crate::hub::office::Office;
 use crate::hub::{Board, Parts, Server};
+use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
 
 /// Requests under way have so long when the daemon ends.
@@ -26,10 +31,12 @@ impl LazyHub {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, ringer: &Ringer) -> Result<(), Failure> {
+    pub(super) fn serve(&self, ringer: &Ringer, office: Arc<dyn Office>) -> Result<(), Failure> {
         let ringer = ringer.clone();
         let parts = Parts {
             authority: Arc::new(Authority::default()),
+            clock: Arc::new(SystemClock),
+            office,
             instance: Arc::from(instance()?),
             bell: Arc::new(move || ringer.ring()),
         };
@@ -40,7 +47,14 @@ impl LazyHub {
     /// What a tick reported.
     pub(super) fn publish(&self, report: &Report) {
         if let Some(server) = &*self.server.borrow() {
-            server.publish(Board { resources: report.resources.clone(), settled: report.settled });
+            let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
+            server.publish(Board {
+                version: 0,
+                at: SystemClock.wall(),
+                resources: known(report),
+                problems: problems.map(|problem| emit::problem_line(problem, &report.sources)).collect(),
+                settled: report.settled,
+            });
         }
     }
 

@@ -6,6 +6,7 @@ mod build;
 mod control;
 mod emit;
 mod hub;
+mod office;
 mod pulse;
 mod serve;
 mod socket;

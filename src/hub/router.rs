@@ -3,10 +3,14 @@
 use axum::Router;
 use axum::routing::get;
 
-use super::health;
 use super::site::Site;
+use super::{api, health};
 
 /// The composition root of every listener.
 pub(super) fn router(site: Site) -> Router {
-    Router::new().route("/healthz", get(health::healthz)).route("/health", get(health::healthz)).with_state(site)
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/health", get(health::healthz))
+        .merge(api::router(&site))
+        .with_state(site)
 }

@@ -13,9 +13,14 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::limit::Limiter;
+use super::office::Office;
+use super::operations::Operations;
 use super::router::router;
 use super::site::{Board, Site};
 use crate::authority::Authority;
+use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
 use crate::ports::hub::{Standing, Trouble, Wish};
 
 /// After accepting failed: out of descriptors, most likely.
@@ -23,9 +28,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// So often an address that could not be had is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
+/// So many requests without a good token are let pass at once, and one more every so often.
+const FAILURES: u32 = 60;
+const FORGETTING: Millis = Millis(1_000);
+
 /// What a server is made of.
 pub struct Parts {
     pub authority: Arc<Authority>,
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    pub office: Arc<dyn Office>,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
     /// Rung when its standing changed.
@@ -51,7 +62,17 @@ impl Server {
         let (board, boards) = watch::channel(Arc::new(Board::default()));
         let (end, ends) = watch::channel(None);
         let standing = Arc::new(Mutex::new(Standing::Starting));
-        let site = Site { wish: wishes.clone(), board: boards, authority: parts.authority, instance: parts.instance };
+        let site = Site {
+            wish: wishes.clone(),
+            board: boards,
+            authority: parts.authority,
+            operations: Arc::new(Operations::new(&parts.instance)),
+            instance: parts.instance,
+            clock: parts.clock,
+            office: parts.office,
+            failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            ends: ends.clone(),
+        };
         let listener = Listener { site, standing: standing.clone(), bell: parts.bell, ends };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
@@ -74,7 +95,9 @@ impl Server {
     }
 
     /// What was last reported of the machine.
-    pub fn publish(&self, board: Board) {
+    pub fn publish(&self, mut board: Board) {
+        let before = self.board.borrow().clone();
+        board.version = before.version + u64::from(!before.same_resources(&board));
         self.board.send_replace(Arc::new(board));
     }
 
