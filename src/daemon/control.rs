@@ -218,15 +218,16 @@ impl Local {
         let listening = socket::listen(&self.place.state, to, ringer.clone()).map_err(anyhow::Error::from)?;
         let bell = ringer.bell(Some(cancel.clone()));
         let mut also = std::collections::BTreeSet::new();
-        built.hub.serve(&ringer, office)?;
+        built.hub.serve(&self.place.state, &ringer, office)?;
         let hub = built.hub.clone();
-        let mut watched = |report: &Report| {
-            hub.publish(report);
+        let mut watched = |report: &Report, took| {
+            hub.publish(report, took);
             if report.also != also {
                 also.clone_from(&report.also);
                 watcher.also(&also.iter().cloned().collect::<Vec<_>>());
             }
         };
+        let lost = || hub.lost();
         let serving = Serving {
             engine: &mut built.engine,
             tree: self.place.manifests.display().to_string(),
@@ -235,12 +236,17 @@ impl Local {
             clients,
             allow_prune: options.allow_prune.map(|n| n as usize),
             sink,
+            lost: &lost,
             watched: &mut watched,
         };
         let ended = serve::serve(serving).await;
         built.hub.end();
         let outcome = match ended {
             EndedBy::Cancel(outcome) => Outcome { ended: Ended::Cancelled, ..outcome },
+            EndedBy::Lost(why) => {
+                return Err(Failure::new(Exit::Error, why)
+                    .hint("its modules run on; a service manager starts trueup again, and then it looks anew"));
+            }
             EndedBy::Down(outcome, reply) => {
                 let stopped = built.keeper.shutdown(false).await;
                 let last = match stopped {

@@ -1,12 +1,16 @@
 //! The hub behind the engine: served by the continuous mode, and only looked at by every other process.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bell::Ringer;
+use super::build::LEDGER;
 use super::control::known;
 use super::emit;
+use super::instance::{Card, Instance};
+use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
@@ -14,6 +18,8 @@ use crate::engine::Report;
 use crate::engine::report::is_manifest_problem;
 use crate::hub::office::Office;
 use crate::hub::{Board, Parts, Server};
+use crate::model::time::Timestamp;
+use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
 
@@ -23,7 +29,17 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Serves nothing before [`LazyHub::serve`].
 #[derive(Default)]
 pub(super) struct LazyHub {
-    server: RefCell<Option<Server>>,
+    server: RefCell<Option<Served>>,
+    /// Why the process cannot go on.
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+struct Served {
+    server: Server,
+    instance: String,
+    started: Timestamp,
+    home: PathBuf,
+    card: Card,
 }
 
 impl LazyHub {
@@ -31,38 +47,79 @@ impl LazyHub {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, ringer: &Ringer, office: Arc<dyn Office>) -> Result<(), Failure> {
-        let ringer = ringer.clone();
+    pub(super) fn serve(&self, state: &Path, ringer: &Ringer, office: Arc<dyn Office>) -> Result<(), Failure> {
+        let ledger = Witness::of(&state.join(LEDGER));
+        let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
+        let instance = instance()?;
         let parts = Parts {
             authority: Arc::new(Authority::default()),
             clock: Arc::new(SystemClock),
             office,
-            instance: Arc::from(instance()?),
-            bell: Arc::new(move || ringer.ring()),
+            instance: Arc::from(instance.as_str()),
+            bell: Arc::new(move || bell.ring()),
+            witness: Arc::new(move || ledger.look()),
+            lost: Arc::new(move |why| {
+                lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+                alarm.ring();
+            }),
         };
-        *self.server.borrow_mut() = Some(Server::start(parts).map_err(anyhow::Error::from)?);
+        let server = Server::start(parts).map_err(anyhow::Error::from)?;
+        let (started, home, card) = (SystemClock.wall(), PathBuf::new(), Card::default());
+        *self.server.borrow_mut() = Some(Served { server, instance, started, home, card });
         Ok(())
     }
 
     /// What a tick reported.
-    pub(super) fn publish(&self, report: &Report) {
-        if let Some(server) = &*self.server.borrow() {
+    pub(super) fn publish(&self, report: &Report, took: Millis) {
+        if let Some(served) = &mut *self.server.borrow_mut() {
+            served.show();
             let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
-            server.publish(Board {
+            served.server.publish(Board {
                 version: 0,
                 at: SystemClock.wall(),
                 resources: known(report),
                 problems: problems.map(|problem| emit::problem_line(problem, &report.sources)).collect(),
+                steps: report.steps.clone(),
+                later: report.later.len(),
+                waits: report.waits.clone(),
+                progress: report.progress.clone(),
                 settled: report.settled,
+                took,
+                pause: report.next.or(report.interval).unwrap_or_default(),
             });
         }
     }
 
+    /// Why the process cannot go on, if it cannot.
+    pub(super) fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Gives requests a moment, and ends.
     pub(super) fn end(&self) {
-        let server = self.server.borrow_mut().take();
-        if let Some(server) = server {
-            server.end(GRACE);
+        let served = self.server.borrow_mut().take();
+        if let Some(mut served) = served {
+            served.card.take_away();
+            served.server.end(GRACE);
+        }
+    }
+}
+
+impl Served {
+    /// Writes down who serves, and where.
+    fn show(&mut self) {
+        match self.server.standing() {
+            Standing::Serving(address) if !self.home.as_os_str().is_empty() => {
+                let instance = Instance {
+                    instance: self.instance.clone(),
+                    pid: std::process::id(),
+                    port: address.port(),
+                    started_at: self.started,
+                    self_probe: self.server.self_probe(),
+                };
+                self.card.show(&self.home, instance);
+            }
+            _ => {}
         }
     }
 }
@@ -75,12 +132,13 @@ fn instance() -> Result<String, Failure> {
 
 impl Hub for LazyHub {
     fn tell(&self, wish: Wish) {
-        if let Some(server) = &*self.server.borrow() {
-            server.tell(wish);
+        if let Some(served) = &mut *self.server.borrow_mut() {
+            served.home.clone_from(&wish.home);
+            served.server.tell(wish);
         }
     }
 
     fn standing(&self) -> Standing {
-        self.server.borrow().as_ref().map(Server::standing).unwrap_or_default()
+        self.server.borrow().as_ref().map(|served| served.server.standing()).unwrap_or_default()
     }
 }

@@ -6,6 +6,7 @@ mod build;
 mod control;
 mod emit;
 mod hub;
+mod instance;
 mod office;
 mod pulse;
 mod serve;
@@ -13,6 +14,7 @@ mod socket;
 mod storage;
 mod tree;
 mod verbs;
+mod witness;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

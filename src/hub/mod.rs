@@ -4,12 +4,17 @@
 pub mod api;
 mod health;
 pub mod limit;
+pub mod metrics;
 pub mod office;
 pub mod operations;
 pub mod refusal;
 mod router;
+mod selfprobe;
 pub mod serve;
 pub mod site;
+mod state;
+mod vital;
 
+pub use selfprobe::SelfProbe;
 pub use serve::{Parts, Server};
 pub use site::{Board, Site};

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::limit::Limiter;
+use super::metrics::Metrics;
 use super::office::Office;
 use super::operations::Operations;
+use super::vital::Vital;
 use crate::authority::Authority;
-use crate::model::output::{ProblemLine, ResourceLine};
+use crate::model::output::{ProblemLine, ProgressLine, ResourceLine, StepLine, WaitLine};
 use crate::model::time::Timestamp;
+use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::hub::Wish;
 
@@ -24,8 +27,19 @@ pub struct Board {
     pub resources: Vec<ResourceLine>,
     /// The mistakes in the manifests.
     pub problems: Vec<ProblemLine>,
+    /// What this tick did.
+    pub steps: Vec<StepLine>,
+    /// How many steps wait for something.
+    pub later: usize,
+    /// What is waited for.
+    pub waits: Vec<WaitLine>,
+    /// Set while blobs are moved.
+    pub progress: Option<ProgressLine>,
     /// Nothing is left to do or to wait for.
     pub settled: bool,
+    /// How long the tick took, and how long until the next one if nothing happens.
+    pub took: Millis,
+    pub pause: Millis,
 }
 
 impl Board {
@@ -67,9 +81,11 @@ pub struct Site {
     pub wish: watch::Receiver<Arc<Wish>>,
     pub board: watch::Receiver<Arc<Board>>,
     pub authority: Arc<Authority>,
+    pub metrics: Metrics,
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    pub(super) vital: Vital,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
-    pub clock: Arc<dyn Clock + Send + Sync>,
     /// Where the engine is asked.
     pub office: Arc<dyn Office>,
     /// What was begun by requests.
