@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use super::bell::Ringer;
 use super::build::LEDGER;
+use super::control::known;
+use super::emit;
 use super::instance::{self, INSTANCE, Instance, Note};
 use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
+use crate::engine::report::is_manifest_problem;
+use crate::hub::office::Office;
 use crate::hub::{Board, Parts, Server};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
@@ -49,13 +53,14 @@ impl LazyHub {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, ringer: &Ringer) -> Result<(), Failure> {
+    pub(super) fn serve(&self, ringer: &Ringer, office: Arc<dyn Office>) -> Result<(), Failure> {
         let ledger = Witness::of(&self.state.join(LEDGER));
         let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
         let instance = number()?;
         let parts = Parts {
             authority: Arc::new(Authority::default()),
             clock: Arc::new(SystemClock),
+            office,
             instance: Arc::from(instance.as_str()),
             bell: Arc::new(move || bell.ring()),
             witness: Arc::new(move || ledger.look()),
@@ -75,8 +80,12 @@ impl LazyHub {
     pub(super) fn publish(&self, report: &Report, took: Millis) {
         if let Some(served) = &mut *self.server.borrow_mut() {
             served.show(&self.state);
+            let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
             served.server.publish(Board {
-                resources: report.resources.clone(),
+                version: 0,
+                at: SystemClock.wall(),
+                resources: known(report),
+                problems: problems.map(|problem| emit::problem_line(problem, &report.sources)).collect(),
                 steps: report.steps.clone(),
                 later: report.later.len(),
                 waits: report.waits.clone(),
