@@ -3,6 +3,7 @@
 
 mod health;
 pub mod metrics;
+pub mod request_id;
 mod router;
 mod selfprobe;
 pub mod serve;
