@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod office;
 pub mod operations;
 pub mod refusal;
+pub mod request_id;
 mod router;
 mod selfprobe;
 pub mod serve;

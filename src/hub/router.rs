@@ -1,13 +1,15 @@
 //! Which handler answers which path. What is not the hub's own belongs to the services.
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
 use super::site::Site;
-use super::{api, health, metrics};
+use super::{api, health, metrics, request_id};
 
 /// The composition root of every listener.
 pub(super) fn router(site: Site) -> Router {
+    let instance = site.instance.clone();
     Router::new()
         .route("/healthz", get(health::healthz))
         .merge(api::router(&site))
@@ -16,4 +18,6 @@ pub(super) fn router(site: Site) -> Router {
         .route("/api/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .with_state(site)
+        // The outermost, after the last route and the fallback.
+        .layer(from_fn_with_state(instance, request_id::attend))
 }
