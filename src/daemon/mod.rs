@@ -6,12 +6,15 @@ mod build;
 mod control;
 mod emit;
 mod hub;
+mod instance;
+mod office;
 mod pulse;
 mod serve;
 mod socket;
 mod storage;
 mod tree;
 mod verbs;
+mod witness;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,23 @@
 //! Which handler answers which path. What is not the hub's own belongs to the services.
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
-use super::health;
 use super::site::Site;
+use super::{api, health, metrics, request_id};
 
 /// The composition root of every listener.
 pub(super) fn router(site: Site) -> Router {
-    Router::new().route("/healthz", get(health::healthz)).route("/health", get(health::healthz)).with_state(site)
+    let instance = site.instance.clone();
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .merge(api::router(&site))
+        .route("/health", get(health::health))
+        .route("/readyz", get(health::readyz))
+        .route("/api/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .with_state(site)
+        // The outermost, after the last route and the fallback.
+        .layer(from_fn_with_state(instance, request_id::attend))
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,9 +13,18 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::limit::Limiter;
+use super::metrics::Metrics;
+use super::office::Office;
+use super::operations::Operations;
 use super::router::router;
+use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
+use super::state::State;
+use super::vital::{Alarm, Vital, Witness};
 use crate::authority::Authority;
+use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
 use crate::ports::hub::{Standing, Trouble, Wish};
 
 /// After accepting failed: out of descriptors, most likely.
@@ -23,20 +32,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// So often an address that could not be had is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
+/// So many requests without a good token are let pass at once, and one more every so often.
+const FAILURES: u32 = 60;
+const FORGETTING: Millis = Millis(1_000);
+
 /// What a server is made of.
 pub struct Parts {
     pub authority: Arc<Authority>,
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    pub office: Arc<dyn Office>,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
     /// Rung when its standing changed.
     pub bell: Arc<dyn Fn() + Send + Sync>,
+    /// Says what became of files that must be there, if anything did.
+    pub witness: Witness,
+    /// Told when the process cannot go on.
+    pub lost: Alarm,
 }
 
 /// The hub. Ends with its value, after its requests had a moment.
 pub struct Server {
     wish: watch::Sender<Arc<Wish>>,
     board: watch::Sender<Arc<Board>>,
-    standing: Arc<Mutex<Standing>>,
+    state: Arc<State>,
+    metrics: Metrics,
     end: Option<watch::Sender<Option<Duration>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,16 +70,34 @@ impl Server {
         let (wish, wishes) = watch::channel(Arc::new(Wish::default()));
         let (board, boards) = watch::channel(Arc::new(Board::default()));
         let (end, ends) = watch::channel(None);
-        let standing = Arc::new(Mutex::new(Standing::Starting));
-        let site = Site { wish: wishes.clone(), board: boards, authority: parts.authority, instance: parts.instance };
-        let listener = Listener { site, standing: standing.clone(), bell: parts.bell, ends };
+        let state = Arc::new(State::default());
+        state.say(Standing::Starting);
+        let metrics = Metrics::new(boards.clone());
+        let vital = Vital::new(parts.witness, parts.lost);
+        let site = Site {
+            wish: wishes.clone(),
+            board: boards,
+            authority: parts.authority,
+            operations: Arc::new(Operations::new(&parts.instance)),
+            office: parts.office,
+            failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            ends: ends.clone(),
+            metrics: metrics.clone(),
+            vital: vital.clone(),
+            clock: parts.clock,
+            instance: parts.instance,
+        };
+        let probing = selfprobe::watch(state.clone(), site.clone(), parts.bell.clone());
+        let listener = Listener { site, state: state.clone(), bell: parts.bell.clone(), ends };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
+            runtime.spawn(vital.watch());
+            runtime.spawn(probing);
             runtime.block_on(listener.run(wishes));
             runtime.shutdown_background();
         })?;
-        Ok(Self { wish, board, standing, end: Some(end), thread: Some(thread) })
+        Ok(Self { wish, board, state, metrics, end: Some(end), thread: Some(thread) })
     }
 
     /// Tells it what to serve.
@@ -74,12 +112,20 @@ impl Server {
     }
 
     /// What was last reported of the machine.
-    pub fn publish(&self, board: Board) {
+    pub fn publish(&self, mut board: Board) {
+        let before = self.board.borrow().clone();
+        board.version = before.version + u64::from(!before.same_resources(&board));
+        self.metrics.ticked(&board);
         self.board.send_replace(Arc::new(board));
     }
 
     pub fn standing(&self) -> Standing {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.seen()
+    }
+
+    /// Whether its address leads to it, as far as that is known.
+    pub fn self_probe(&self) -> Option<SelfProbe> {
+        self.state.self_probe()
     }
 
     /// Stops listening, gives requests under way so long, and ends.
@@ -106,7 +152,7 @@ impl Drop for Server {
 
 struct Listener {
     site: Site,
-    standing: Arc<Mutex<Standing>>,
+    state: Arc<State>,
     bell: Arc<dyn Fn() + Send + Sync>,
     ends: watch::Receiver<Option<Duration>>,
 }
@@ -169,10 +215,7 @@ impl Listener {
     }
 
     fn say(&self, now: Standing) {
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        if *standing != now {
-            *standing = now;
-            drop(standing);
+        if self.state.say(now) {
             (self.bell)();
         }
     }
