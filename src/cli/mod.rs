@@ -15,7 +15,7 @@ mod events;
 mod explain;
 mod get;
 mod init;
-mod logs;
+pub mod logs;
 pub mod names;
 mod pass;
 mod plan;

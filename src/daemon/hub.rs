@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use super::bell::Ringer;
 use super::build::LEDGER;
-use super::instance::{Card, Instance};
+use super::control::known;
+use super::emit;
+use super::instance::{self, INSTANCE, Instance, Note};
 use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
+use crate::engine::report::is_manifest_problem;
+use crate::hub::office::Office;
 use crate::hub::{Board, Parts, Server};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
@@ -23,8 +27,8 @@ use crate::ports::hub::{Hub, Standing, Wish};
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves nothing before [`LazyHub::serve`].
-#[derive(Default)]
 pub(super) struct LazyHub {
+    state: PathBuf,
     server: RefCell<Option<Served>>,
     /// Why the process cannot go on.
     lost: Arc<Mutex<Option<String>>>,
@@ -35,21 +39,28 @@ struct Served {
     instance: String,
     started: Timestamp,
     home: PathBuf,
-    card: Card,
+    card: Note,
+    note: Note,
 }
 
 impl LazyHub {
+    /// `state` is the state folder.
+    pub(super) fn new(state: &Path) -> Self {
+        Self { state: state.to_owned(), server: RefCell::default(), lost: Arc::default() }
+    }
+
     /// From now on what it is told is served.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, state: &Path, ringer: &Ringer) -> Result<(), Failure> {
-        let ledger = Witness::of(&state.join(LEDGER));
+    pub(super) fn serve(&self, ringer: &Ringer, office: Arc<dyn Office>) -> Result<(), Failure> {
+        let ledger = Witness::of(&self.state.join(LEDGER));
         let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
-        let instance = instance()?;
+        let instance = number()?;
         let parts = Parts {
             authority: Arc::new(Authority::default()),
             clock: Arc::new(SystemClock),
+            office,
             instance: Arc::from(instance.as_str()),
             bell: Arc::new(move || bell.ring()),
             witness: Arc::new(move || ledger.look()),
@@ -59,17 +70,22 @@ impl LazyHub {
             }),
         };
         let server = Server::start(parts).map_err(anyhow::Error::from)?;
-        let (started, home, card) = (SystemClock.wall(), PathBuf::new(), Card::default());
-        *self.server.borrow_mut() = Some(Served { server, instance, started, home, card });
+        let (card, note) = (Note::default(), Note::default());
+        let (started, home) = (SystemClock.wall(), PathBuf::new());
+        *self.server.borrow_mut() = Some(Served { server, instance, started, home, card, note });
         Ok(())
     }
 
     /// What a tick reported.
     pub(super) fn publish(&self, report: &Report, took: Millis) {
         if let Some(served) = &mut *self.server.borrow_mut() {
-            served.show();
+            served.show(&self.state);
+            let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
             served.server.publish(Board {
-                resources: report.resources.clone(),
+                version: 0,
+                at: SystemClock.wall(),
+                resources: known(report),
+                problems: problems.map(|problem| emit::problem_line(problem, &report.sources)).collect(),
                 steps: report.steps.clone(),
                 later: report.later.len(),
                 waits: report.waits.clone(),
@@ -91,6 +107,7 @@ impl LazyHub {
         let served = self.server.borrow_mut().take();
         if let Some(mut served) = served {
             served.card.take_away();
+            served.note.take_away();
             served.server.end(GRACE);
         }
     }
@@ -98,8 +115,10 @@ impl LazyHub {
 
 impl Served {
     /// Writes down who serves, and where.
-    fn show(&mut self) {
-        match self.server.standing() {
+    fn show(&mut self, state: &Path) {
+        let standing = self.server.standing();
+        instance::say(&mut self.note, state, &standing);
+        match standing {
             Standing::Serving(address) if !self.home.as_os_str().is_empty() => {
                 let instance = Instance {
                     instance: self.instance.clone(),
@@ -108,7 +127,7 @@ impl Served {
                     started_at: self.started,
                     self_probe: self.server.self_probe(),
                 };
-                self.card.show(&self.home, instance);
+                self.card.write(&self.home.join(INSTANCE), &instance);
             }
             _ => {}
         }
@@ -116,7 +135,7 @@ impl Served {
 }
 
 /// A number that no other process has.
-fn instance() -> Result<String, Failure> {
+fn number() -> Result<String, Failure> {
     let bytes = random_bytes::<16>().map_err(anyhow::Error::from)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -130,6 +149,9 @@ impl Hub for LazyHub {
     }
 
     fn standing(&self) -> Standing {
-        self.server.borrow().as_ref().map(|served| served.server.standing()).unwrap_or_default()
+        match &*self.server.borrow() {
+            Some(served) => served.server.standing(),
+            None => instance::standing(&self.state),
+        }
     }
 }

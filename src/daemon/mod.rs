@@ -7,6 +7,7 @@ mod control;
 mod emit;
 mod hub;
 mod instance;
+mod office;
 mod pulse;
 mod serve;
 mod socket;

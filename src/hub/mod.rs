@@ -1,8 +1,13 @@
 //! The HTTP face of the machine: one origin for all modules, and what people and programs may ask of trueup. It runs on threads of its
 //! own, so that a request never waits for a tick, and knows the machine only by what the engine told it last.
 
+pub mod api;
 mod health;
+pub mod limit;
 pub mod metrics;
+pub mod office;
+pub mod operations;
+pub mod refusal;
 pub mod request_id;
 mod router;
 mod selfprobe;

@@ -5,13 +5,14 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
 use super::site::Site;
-use super::{health, metrics, request_id};
+use super::{api, health, metrics, request_id};
 
 /// The composition root of every listener.
 pub(super) fn router(site: Site) -> Router {
     let instance = site.instance.clone();
     Router::new()
         .route("/healthz", get(health::healthz))
+        .merge(api::router(&site))
         .route("/health", get(health::health))
         .route("/readyz", get(health::readyz))
         .route("/api/ready", get(health::ready))

@@ -13,13 +13,17 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::limit::Limiter;
 use super::metrics::Metrics;
+use super::office::Office;
+use super::operations::Operations;
 use super::router::router;
 use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
 use super::state::State;
 use super::vital::{Alarm, Vital, Witness};
 use crate::authority::Authority;
+use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Standing, Trouble, Wish};
 
@@ -28,10 +32,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// So often an address that could not be had is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
+/// So many requests without a good token are let pass at once, and one more every so often.
+const FAILURES: u32 = 60;
+const FORGETTING: Millis = Millis(1_000);
+
 /// What a server is made of.
 pub struct Parts {
     pub authority: Arc<Authority>,
     pub clock: Arc<dyn Clock + Send + Sync>,
+    pub office: Arc<dyn Office>,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
     /// Rung when its standing changed.
@@ -69,6 +78,10 @@ impl Server {
             wish: wishes.clone(),
             board: boards,
             authority: parts.authority,
+            operations: Arc::new(Operations::new(&parts.instance)),
+            office: parts.office,
+            failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            ends: ends.clone(),
             metrics: metrics.clone(),
             vital: vital.clone(),
             clock: parts.clock,
@@ -99,7 +112,9 @@ impl Server {
     }
 
     /// What was last reported of the machine.
-    pub fn publish(&self, board: Board) {
+    pub fn publish(&self, mut board: Board) {
+        let before = self.board.borrow().clone();
+        board.version = before.version + u64::from(!before.same_resources(&board));
         self.metrics.ticked(&board);
         self.board.send_replace(Arc::new(board));
     }
