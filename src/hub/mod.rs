@@ -14,7 +14,8 @@ mod selfprobe;
 pub mod serve;
 pub mod site;
 mod state;
-mod vital;
+mod tokens;
+pub mod vital;
 
 pub use selfprobe::SelfProbe;
 pub use serve::{Parts, Server};
