@@ -7,6 +7,7 @@ pub mod limit;
 pub mod metrics;
 pub mod office;
 pub mod operations;
+mod parachute;
 pub mod refusal;
 pub mod request_id;
 mod router;
