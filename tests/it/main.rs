@@ -40,5 +40,6 @@ mod storage_sim;
 mod storage_stage;
 mod storage_world;
 mod tidy;
+mod tokens_contract;
 mod trees;
 mod upgrade;
