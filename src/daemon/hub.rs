@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bell::Ringer;
-use crate::adapters::clock::random_bytes;
+use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
-use crate::hub::{Board, Parts, Server};
+use crate::hub::{Board, Bounds, Parts, Server};
 use crate::ports::hub::{Hub, Standing, Wish};
 
 /// Requests under way have so long when the daemon ends.
@@ -32,6 +32,10 @@ impl LazyHub {
             authority: Arc::new(Authority::default()),
             instance: Arc::from(instance()?),
             bell: Arc::new(move || ringer.ring()),
+            clock: Arc::new(SystemClock),
+            holder: None,
+            finished: None,
+            bounds: Bounds::default(),
         };
         *self.server.borrow_mut() = Some(Server::start(parts).map_err(anyhow::Error::from)?);
         Ok(())

@@ -1,0 +1,45 @@
+//! What every request meets first: the hub's own paths go to its router, everything else straight to the proxy.
+
+use std::sync::Arc;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tower_service::Service;
+
+use super::proxy::body::{RequestBody, ResponseBody};
+use super::proxy::{Peer, Proxy};
+use super::router::{is_own, router};
+use super::site::Site;
+
+/// The front of one worker.
+pub struct Front {
+    router: Router,
+    proxy: Arc<Proxy>,
+}
+
+impl Front {
+    pub fn new(site: Site, proxy: Proxy) -> Self {
+        let proxy = Arc::new(proxy);
+        Self { router: router(site, proxy.clone()), proxy }
+    }
+
+    pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+        if is_own(request.uri().path()) {
+            return Box::pin(self.own(request, peer)).await;
+        }
+        let pause = self.proxy.body_pause();
+        self.proxy.forward(request.map(|body| RequestBody::hyper(body, pause)), peer).await
+    }
+
+    async fn own(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(peer.address);
+        request.extensions_mut().insert(peer);
+        let mut router = self.router.clone();
+        match router.call(request).await {
+            Ok(response) => response.map(ResponseBody::Hub),
+            Err(never) => match never {},
+        }
+    }
+}
