@@ -14,6 +14,7 @@ use crate::model::condition::Reason;
 use crate::model::exit::Exit;
 use crate::model::id::{BadResourceId, KindName, Name, ResourceId};
 use crate::model::output::ResourceLine;
+pub use crate::model::wording::nearest;
 
 /// What an argument names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,23 +169,6 @@ fn missing(all: &[ResourceLine], target: &Target) -> Failure {
         Some(near) => failure.hint(format!("did you mean '{near}'?")),
         None => failure.hint("'trueup get' lists what there is"),
     }
-}
-
-/// The candidate that a mistyped word most probably stands for, if any is near enough.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Below this likeness a suggestion confuses more than it helps (two wrong letters of five).
-    const LIKE_ENOUGH: f64 = 0.6;
-    candidates
-        .map(|candidate| (likeness(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(likeness, _)| *likeness >= LIKE_ENOUGH)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
-}
-
-/// Wrong letters count by their share; a word that was cut short has the same beginning.
-fn likeness(word: &str, candidate: &str) -> f64 {
-    let cut = word.len() >= 3 && candidate.starts_with(word);
-    strsim::normalized_damerau_levenshtein(word, candidate).max(if cut { 0.75 } else { 0.0 })
 }
 
 /// The first lines of a document: enough to know who it is.

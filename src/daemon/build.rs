@@ -24,6 +24,8 @@ use crate::model::unit::Millis;
 use crate::ports::World;
 use crate::ports::store::Store;
 
+/// The ledger in a state folder.
+pub(super) const LEDGER: &str = "ledger.db";
 /// How long the answer of a secret command is remembered by a process that goes on.
 const SECRET_TTL: Millis = Millis::secs(600);
 
@@ -60,7 +62,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     let store: Rc<dyn Store> = match access {
         Access::Act => {
             lock::make_state_dir(&place.state).map_err(anyhow::Error::from)?;
-            Rc::new(Ledger::open(&place.state.join("ledger.db")).map_err(anyhow::Error::from)?)
+            Rc::new(Ledger::open(&place.state.join(LEDGER)).map_err(anyhow::Error::from)?)
         }
         Access::Look => read_ledger(&place.state)?,
     };
@@ -72,7 +74,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     });
     let clock = Rc::new(SystemClock);
     let manifests = manifests(place)?;
-    let hub = Rc::new(LazyHub::default());
+    let hub = Rc::new(LazyHub::new(&place.state));
     let world = World {
         place: environment.place(place.state.clone()),
         clock: clock.clone(),
@@ -93,7 +95,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
 
 /// The ledger for reading; a state folder that is not there yet has an empty one.
 pub(super) fn read_ledger(state: &Path) -> Result<Rc<dyn Store>, Failure> {
-    Ok(Rc::new(Ledger::open_read_only(&state.join("ledger.db")).map_err(anyhow::Error::from)?))
+    Ok(Rc::new(Ledger::open_read_only(&state.join(LEDGER)).map_err(anyhow::Error::from)?))
 }
 
 /// The manifest folder as an absolute path; links in it are left as they are.

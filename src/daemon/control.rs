@@ -1,11 +1,13 @@
 //! The verbs of the command line on the real engine: in this process when the state folder is free, through the daemon's socket
 //! when a daemon holds it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bell::Ringer;
 use super::build::{self, Access, Built};
 use super::emit::{self, Emitter};
+use super::office::Desk;
 use super::serve::{self, EndedBy, Serving};
 use super::socket;
 use super::tree;
@@ -212,18 +214,20 @@ impl Local {
             tracing::warn!(%reason, "file events are not available; the tree is looked at regularly instead");
         }
         let (to, clients) = tokio::sync::mpsc::unbounded_channel();
+        let office = Arc::new(Desk::open(&self.place, to.clone(), ringer.clone())?);
         let listening = socket::listen(&self.place.state, to, ringer.clone()).map_err(anyhow::Error::from)?;
         let bell = ringer.bell(Some(cancel.clone()));
         let mut also = std::collections::BTreeSet::new();
-        built.hub.serve(&ringer)?;
+        built.hub.serve(&ringer, office)?;
         let hub = built.hub.clone();
-        let mut watched = |report: &Report| {
-            hub.publish(report);
+        let mut watched = |report: &Report, took| {
+            hub.publish(report, took);
             if report.also != also {
                 also.clone_from(&report.also);
                 watcher.also(&also.iter().cloned().collect::<Vec<_>>());
             }
         };
+        let lost = || hub.lost();
         let serving = Serving {
             engine: &mut built.engine,
             tree: self.place.manifests.display().to_string(),
@@ -232,12 +236,17 @@ impl Local {
             clients,
             allow_prune: options.allow_prune.map(|n| n as usize),
             sink,
+            lost: &lost,
             watched: &mut watched,
         };
         let ended = serve::serve(serving).await;
         built.hub.end();
         let outcome = match ended {
             EndedBy::Cancel(outcome) => Outcome { ended: Ended::Cancelled, ..outcome },
+            EndedBy::Lost(why) => {
+                return Err(Failure::new(Exit::Error, why)
+                    .hint("its modules run on; a service manager starts trueup again, and then it looks anew"));
+            }
             EndedBy::Down(outcome, reply) => {
                 let stopped = built.keeper.shutdown(false).await;
                 let last = match stopped {
@@ -317,10 +326,10 @@ impl Control for Local {
 
     fn get(&self) -> Answer<'_, Listing> {
         Box::pin(async move {
-            let (_, mut report) = self.look(GLANCE, false).await?;
+            let (_, report) = self.look(GLANCE, false).await?;
             let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
             let problems = problems.map(|problem| emit::problem_line(problem, &report.sources)).collect();
-            let resources = known(&mut report);
+            let resources = known(&report);
             let unreadable = std::fs::read_dir(build::manifests(&self.place)?).is_err();
             Ok(Listing { resources, problems, unreadable })
         })
@@ -328,8 +337,8 @@ impl Control for Local {
 
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description> {
         Box::pin(async move {
-            let (built, mut report) = self.look(GLANCE, false).await?;
-            let resource = known(&mut report).into_iter().find(|r| r.kind == id.kind && r.name == id.name);
+            let (built, report) = self.look(GLANCE, false).await?;
+            let resource = known(&report).into_iter().find(|r| r.kind == id.kind && r.name == id.name);
             let resource = resource.ok_or_else(|| {
                 Failure::new(Exit::Error, format!("{id} is neither declared nor owned"))
                     .hint("'trueup get' lists what there is")
@@ -384,9 +393,9 @@ impl Control for Local {
 }
 
 /// Everything there is a row for, the broken ones included.
-fn known(report: &mut Report) -> Vec<ResourceLine> {
+pub(super) fn known(report: &Report) -> Vec<ResourceLine> {
     let mut all = report.resources.clone();
-    all.append(&mut report.invalid);
+    all.extend(report.invalid.iter().cloned());
     all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     all
 }

@@ -1,76 +1,159 @@
 //! The hub behind the engine: served by the continuous mode, and only looked at by every other process.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bell::Ringer;
+use super::build::LEDGER;
+use super::control::known;
+use super::emit;
+use super::instance::{self, INSTANCE, Instance, Note};
+use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::authority::Authority;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
+use crate::engine::report::is_manifest_problem;
+use crate::hub::office::Office;
 use crate::hub::{Board, Bounds, Parts, Server};
+use crate::model::time::Timestamp;
+use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
 
 /// Requests under way have so long when the daemon ends.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves nothing before [`LazyHub::serve`].
-#[derive(Default)]
 pub(super) struct LazyHub {
-    server: RefCell<Option<Server>>,
+    state: PathBuf,
+    server: RefCell<Option<Served>>,
+    /// Why the process cannot go on.
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+struct Served {
+    server: Server,
+    instance: String,
+    started: Timestamp,
+    home: PathBuf,
+    card: Note,
+    note: Note,
 }
 
 impl LazyHub {
+    /// `state` is the state folder.
+    pub(super) fn new(state: &Path) -> Self {
+        Self { state: state.to_owned(), server: RefCell::default(), lost: Arc::default() }
+    }
+
     /// From now on what it is told is served.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, ringer: &Ringer) -> Result<(), Failure> {
-        let ringer = ringer.clone();
+    pub(super) fn serve(&self, ringer: &Ringer, office: Arc<dyn Office>) -> Result<(), Failure> {
+        let ledger = Witness::of(&self.state.join(LEDGER));
+        let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
+        let instance = number()?;
         let parts = Parts {
             authority: Arc::new(Authority::default()),
-            instance: Arc::from(instance()?),
-            bell: Arc::new(move || ringer.ring()),
             clock: Arc::new(SystemClock),
             holder: None,
-            finished: None,
             bounds: Bounds::default(),
+            office,
+            instance: Arc::from(instance.as_str()),
+            bell: Arc::new(move || bell.ring()),
+            witness: Arc::new(move || ledger.look()),
+            lost: Arc::new(move |why| {
+                lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+                alarm.ring();
+            }),
         };
-        *self.server.borrow_mut() = Some(Server::start(parts).map_err(anyhow::Error::from)?);
+        let server = Server::start(parts).map_err(anyhow::Error::from)?;
+        let (card, note) = (Note::default(), Note::default());
+        let (started, home) = (SystemClock.wall(), PathBuf::new());
+        *self.server.borrow_mut() = Some(Served { server, instance, started, home, card, note });
         Ok(())
     }
 
     /// What a tick reported.
-    pub(super) fn publish(&self, report: &Report) {
-        if let Some(server) = &*self.server.borrow() {
-            server.publish(Board { resources: report.resources.clone(), settled: report.settled });
+    pub(super) fn publish(&self, report: &Report, took: Millis) {
+        if let Some(served) = &mut *self.server.borrow_mut() {
+            served.show(&self.state);
+            let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
+            served.server.publish(Board {
+                version: 0,
+                at: SystemClock.wall(),
+                resources: known(report),
+                problems: problems.map(|problem| emit::problem_line(problem, &report.sources)).collect(),
+                steps: report.steps.clone(),
+                later: report.later.len(),
+                waits: report.waits.clone(),
+                progress: report.progress.clone(),
+                settled: report.settled,
+                took,
+                pause: report.next.or(report.interval).unwrap_or_default(),
+            });
         }
+    }
+
+    /// Why the process cannot go on, if it cannot.
+    pub(super) fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives requests a moment, and ends.
     pub(super) fn end(&self) {
-        let server = self.server.borrow_mut().take();
-        if let Some(server) = server {
-            server.end(GRACE);
+        let served = self.server.borrow_mut().take();
+        if let Some(mut served) = served {
+            served.card.take_away();
+            served.note.take_away();
+            served.server.end(GRACE);
+        }
+    }
+}
+
+impl Served {
+    /// Writes down who serves, and where.
+    fn show(&mut self, state: &Path) {
+        let standing = self.server.standing();
+        instance::say(&mut self.note, state, &standing);
+        match standing {
+            Standing::Serving(address) if !self.home.as_os_str().is_empty() => {
+                let instance = Instance {
+                    instance: self.instance.clone(),
+                    pid: std::process::id(),
+                    port: address.port(),
+                    started_at: self.started,
+                    self_probe: self.server.self_probe(),
+                };
+                self.card.write(&self.home.join(INSTANCE), &instance);
+            }
+            _ => {}
         }
     }
 }
 
 /// A number that no other process has.
-fn instance() -> Result<String, Failure> {
+fn number() -> Result<String, Failure> {
     let bytes = random_bytes::<16>().map_err(anyhow::Error::from)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl Hub for LazyHub {
     fn tell(&self, wish: Wish) {
-        if let Some(server) = &*self.server.borrow() {
-            server.tell(wish);
+        if let Some(served) = &mut *self.server.borrow_mut() {
+            served.home.clone_from(&wish.home);
+            served.server.tell(wish);
         }
     }
 
     fn standing(&self) -> Standing {
-        self.server.borrow().as_ref().map(Server::standing).unwrap_or_default()
+        match &*self.server.borrow() {
+            Some(served) => served.server.standing(),
+            None => instance::standing(&self.state),
+        }
     }
 }

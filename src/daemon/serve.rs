@@ -57,20 +57,24 @@ pub(super) struct Serving<'a> {
     /// `--allow-prune N` of the daemon itself; used up by its first use.
     pub allow_prune: Option<usize>,
     pub sink: &'a mut dyn FnMut(Line),
-    /// Called after every tick with the paths outside the tree that matter.
-    pub watched: &'a mut dyn FnMut(&Report),
+    /// Says why it cannot go on, if it cannot.
+    pub lost: &'a dyn Fn() -> Option<String>,
+    /// Called after every tick with what it found and how long it took.
+    pub watched: &'a mut dyn FnMut(&Report, Millis),
 }
 
 /// How the loop ended.
 pub(super) enum EndedBy {
     Cancel(Outcome),
+    /// It cannot go on: what it writes down is lost. Modules are left as they are.
+    Lost(String),
     /// A client asked for `down`; everything is stopped, and it may still wait for its answer.
     Down(Outcome, Option<UnboundedSender<Reply>>),
 }
 
 /// Serves until cancelled or told to go down.
 pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
-    let Serving { engine, tree, bell, ringer: _ringer, mut clients, mut allow_prune, sink, watched } = serving;
+    let Serving { engine, tree, bell, ringer: _ringer, mut clients, mut allow_prune, sink, lost, watched } = serving;
     let clock = engine.world().clock.clone();
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut shown = Shown::default();
@@ -86,6 +90,13 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
     // A `down` whose client was told that its time is over.
     let mut going_down = false;
     loop {
+        if let Some(why) = lost() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            for w in &waiting {
+                let _ = w.client.reply.send(Reply::Failed { message: why.clone() });
+            }
+            return EndedBy::Lost(why);
+        }
         while let Ok(client) = clients.try_recv() {
             kick |= matches!(client.verb, Verb::Reconcile { .. });
             if let Verb::Restart { names, .. } = &client.verb {
@@ -145,7 +156,8 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         }
         shown.report(&report, sink);
         shown.refusal(&report, sink);
-        watched(&report);
+        let ms = (clock.now() - looked).0;
+        watched(&report, Millis(ms));
         if !ready {
             ready = true;
             // Not under a service manager: nothing to tell.
@@ -159,7 +171,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         if passed && report.busy.is_none() && !mode.down && !std::mem::replace(&mut watching, true) {
             sink(Line::Notice(emit::watching(&tree, &report)));
         }
-        let (steps, ms) = (report.steps.len(), (clock.now() - looked).0);
+        let steps = report.steps.len();
         tracing::info!(woken_by = woke, steps, ms, settled = report.settled, "looked");
         let (gone, here) = answer(waiting, &report, mode, clock.now());
         waiting = here;

@@ -2,16 +2,67 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::site::Site;
+use crate::ports::hub::{State as Of, Upstream};
 
-/// `GET /healthz`, and `/health` for clients of the older hub.
-pub(super) async fn healthz(State(site): State<Site>) -> Json<Value> {
-    Json(json!({
-        "status": "ok",
-        "service": "trueup",
+/// `GET /healthz`: 200 when the hub and its database are well, 503 when not. Asks the database itself.
+pub(super) async fn healthz(State(site): State<Site>) -> Response {
+    let (well, body) = look(&site, "trueup");
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// `GET /health`: the same for clients of the older hub, which look at `db` and take every other status for a dead process.
+pub(super) async fn health(State(site): State<Site>) -> Response {
+    let (_, body) = look(&site, "parachute-hub");
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+fn look(site: &Site, service: &str) -> (bool, Value) {
+    let seen = site.vital.look();
+    let (well, db) = (seen.is_ok(), seen.err().unwrap_or_else(|| "ok".to_owned()));
+    let body = json!({
+        "status": if well { "ok" } else { "failing" },
+        "service": service,
         "version": env!("CARGO_PKG_VERSION"),
+        "db": db,
         "instance": &*site.instance,
-    }))
+    });
+    (well, body)
+}
+
+/// `GET /readyz`: 200 when everything that is to run is ready. What a person stopped is not waited for.
+pub(super) async fn readyz(State(site): State<Site>) -> Response {
+    let wish = site.wish();
+    let waiting: Vec<Value> = wish
+        .upstreams
+        .iter()
+        .filter(|(_, upstream)| !matches!(upstream.state, Of::Ready | Of::Stopped))
+        .map(|(name, upstream)| json!({ "service": name, "reason": upstream.reason, "message": upstream.message }))
+        .collect();
+    let ready = waiting.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(json!({ "ready": ready, "waiting": waiting }))).into_response()
+}
+
+/// `GET /api/ready`: the older hub's shape. Modules are named by their short names.
+pub(super) async fn ready(State(site): State<Site>) -> Response {
+    let wish = site.wish();
+    let named = |is: fn(Of) -> bool| -> Vec<String> {
+        let of = wish.upstreams.values().filter(|upstream: &&std::sync::Arc<Upstream>| is(upstream.state));
+        of.map(|upstream| upstream.module.short.clone()).collect()
+    };
+    let transient = named(|state| state == Of::Starting);
+    let persistent = named(|state| matches!(state, Of::Unwell | Of::Failed));
+    let body = json!({
+        "ready": transient.is_empty() && persistent.is_empty(),
+        "ready_modules": named(|state| state == Of::Ready),
+        "transient_modules": transient,
+        "persistent_modules": persistent,
+    });
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,12 +16,20 @@ use tokio_rustls::rustls::ServerConfig;
 use super::bounds::Bounds;
 use super::front::Front;
 use super::gate::{Gate, Shut};
+use super::limit::Limiter;
+use super::metrics::Metrics;
+use super::office::Office;
+use super::operations::Operations;
 use super::proxy::table::Table;
-use super::proxy::{Ears, Means, Proxy};
+use super::proxy::{Means, Proxy};
+use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
+use super::state::State;
 use super::tls::Certificate;
+use super::vital::{Alarm, Vital, Witness};
 use super::worker::{Job, Worker};
 use crate::authority::Authority;
+use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Standing, Tls, Trouble, Wish};
 
@@ -31,6 +39,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(1);
 /// So often the files of the certificate are looked at.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
+/// So many requests without a good token are let pass at once, and one more every so often.
+const FAILURES: u32 = 60;
+const FORGETTING: Millis = Millis(1_000);
 /// More than these do not make a machine's modules faster.
 const MOST_WORKERS: usize = 8;
 
@@ -47,15 +58,18 @@ pub type Holder = Arc<dyn Fn(SocketAddr) -> Option<String> + Send + Sync>;
 /// What a server is made of.
 pub struct Parts {
     pub authority: Arc<Authority>,
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    pub office: Arc<dyn Office>,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
     /// Rung when its standing changed.
     pub bell: Arc<dyn Fn() + Send + Sync>,
-    pub clock: Arc<dyn Clock + Send + Sync>,
+    /// Says what became of files that must be there, if anything did.
+    pub witness: Witness,
+    /// Told when the process cannot go on.
+    pub lost: Alarm,
     /// Asked when an address is taken. May block.
     pub holder: Option<Holder>,
-    /// Told of every request to a service when it is over.
-    pub finished: Option<Ears>,
     pub bounds: Bounds,
 }
 
@@ -64,7 +78,8 @@ pub struct Server {
     wish: watch::Sender<Arc<Wish>>,
     table: watch::Sender<Arc<Table>>,
     board: watch::Sender<Arc<Board>>,
-    standing: Arc<Mutex<Standing>>,
+    state: Arc<State>,
+    metrics: Metrics,
     end: Option<watch::Sender<Option<Duration>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -79,17 +94,26 @@ impl Server {
         let (table, tables) = watch::channel(Arc::new(Table::default()));
         let (board, boards) = watch::channel(Arc::new(Board::default()));
         let (end, ends) = watch::channel(None);
-        let standing = Arc::new(Mutex::new(Standing::Starting));
+        let state = Arc::new(State::default());
+        state.say(Standing::Starting);
+        let metrics = Metrics::new(boards.clone());
+        let vital = Vital::new(parts.witness, parts.lost);
         let bounds = Arc::new(parts.bounds);
-        let site =
-            Site { wish: wishes.clone(), board: boards, authority: parts.authority.clone(), instance: parts.instance };
-        let means = Means {
-            tables,
-            bounds: bounds.clone(),
+        let site = Site {
+            wish: wishes.clone(),
+            board: boards,
             authority: parts.authority,
+            operations: Arc::new(Operations::new(&parts.instance)),
+            office: parts.office,
+            failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            ends: ends.clone(),
+            metrics: metrics.clone(),
+            vital: vital.clone(),
             clock: parts.clock,
-            finished: parts.finished,
+            instance: parts.instance,
         };
+        let means = Means::new(&site, tables, bounds.clone());
+        let probing = selfprobe::watch(state.clone(), site.clone(), parts.bell.clone());
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
         let workers = (0..count).map(|number| {
             let front = Front::new(site.clone(), Proxy::new(means.clone()));
@@ -98,10 +122,11 @@ impl Server {
         let workers: Arc<Vec<Worker>> = Arc::new(workers.collect::<io::Result<_>>()?);
         let gate = Gate::new(bounds.connections, bounds.connections_per_address);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let host =
-            Host { workers, gate, bounds, standing: standing.clone(), bell: parts.bell, holder: parts.holder, ends };
+        let host = Host { workers, gate, bounds, state: state.clone(), bell: parts.bell, holder: parts.holder, ends };
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
             let workers = host.workers.clone();
+            runtime.spawn(vital.watch());
+            runtime.spawn(probing);
             runtime.block_on(host.run(wishes));
             // Nobody accepts any more, so this is the last one who knows them.
             runtime.shutdown_background();
@@ -109,7 +134,7 @@ impl Server {
                 workers.into_iter().for_each(Worker::join);
             }
         })?;
-        Ok(Self { wish, table, board, standing, end: Some(end), thread: Some(thread) })
+        Ok(Self { wish, table, board, state, metrics, end: Some(end), thread: Some(thread) })
     }
 
     /// Tells it what to serve. When this returns, no request is sent to a service any more that was not to be sent under this wish.
@@ -127,12 +152,20 @@ impl Server {
     }
 
     /// What was last reported of the machine.
-    pub fn publish(&self, board: Board) {
+    pub fn publish(&self, mut board: Board) {
+        let before = self.board.borrow().clone();
+        board.version = before.version + u64::from(!before.same_resources(&board));
+        self.metrics.ticked(&board);
         self.board.send_replace(Arc::new(board));
     }
 
     pub fn standing(&self) -> Standing {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.seen()
+    }
+
+    /// Whether its address leads to it, as far as that is known.
+    pub fn self_probe(&self) -> Option<SelfProbe> {
+        self.state.self_probe()
     }
 
     /// Stops listening, gives requests under way so long, and ends.
@@ -162,7 +195,7 @@ struct Host {
     workers: Arc<Vec<Worker>>,
     gate: Arc<Gate>,
     bounds: Arc<Bounds>,
-    standing: Arc<Mutex<Standing>>,
+    state: Arc<State>,
     bell: Arc<dyn Fn() + Send + Sync>,
     holder: Option<Holder>,
     ends: watch::Receiver<Option<Duration>>,
@@ -190,7 +223,7 @@ impl Host {
                 (None, Some(door)) => Standing::Serving(door.local),
                 (None, None) => Standing::Idle,
             });
-            let refused = matches!(&*self.standing(), Standing::Refused { .. });
+            let refused = matches!(self.state.standing(), Standing::Refused { .. });
             let again = async {
                 match (refused, certificate.is_some()) {
                     (true, _) => tokio::time::sleep(AGAIN).await,
@@ -311,15 +344,8 @@ impl Host {
         }
     }
 
-    fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn say(&self, now: Standing) {
-        let mut standing = self.standing();
-        if *standing != now {
-            *standing = now;
-            drop(standing);
+        if self.state.say(now) {
             (self.bell)();
         }
     }

@@ -4,17 +4,75 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::limit::Limiter;
+use super::metrics::Metrics;
+use super::office::Office;
+use super::operations::Operations;
+use super::vital::Vital;
 use crate::authority::Authority;
-use crate::model::output::ResourceLine;
+use crate::model::output::{ProblemLine, ProgressLine, ResourceLine, StepLine, WaitLine};
+use crate::model::time::Timestamp;
+use crate::model::unit::Millis;
+use crate::ports::clock::Clock;
 use crate::ports::hub::Wish;
 
 /// What was last reported of the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Board {
+    /// One more whenever the resources differ from those before by more than the time that they have run.
+    pub version: u64,
+    /// When it was looked at.
+    pub at: Timestamp,
     /// Sorted by identity.
     pub resources: Vec<ResourceLine>,
+    /// The mistakes in the manifests.
+    pub problems: Vec<ProblemLine>,
+    /// What this tick did.
+    pub steps: Vec<StepLine>,
+    /// How many steps wait for something.
+    pub later: usize,
+    /// What is waited for.
+    pub waits: Vec<WaitLine>,
+    /// Set while blobs are moved.
+    pub progress: Option<ProgressLine>,
     /// Nothing is left to do or to wait for.
     pub settled: bool,
+    /// How long the tick took, and how long until the next one if nothing happens.
+    pub took: Millis,
+    pub pause: Millis,
+}
+
+impl Board {
+    /// Whether the same is to be said of the resources; how long they have run is no news.
+    pub fn same_resources(&self, other: &Self) -> bool {
+        self.resources.len() == other.resources.len()
+            && self.resources.iter().zip(&other.resources).all(|(a, b)| same(a, b))
+    }
+}
+
+/// Whether the same is to be said of a resource; how long it has run is no news.
+pub fn same(a: &ResourceLine, b: &ResourceLine) -> bool {
+    // Without a copy: a board may hold thousands of them, and is compared after every tick.
+    let ResourceLine {
+        kind,
+        name,
+        source,
+        generation,
+        conditions,
+        phase,
+        pid,
+        port,
+        restarts,
+        uptime_ms: _,
+        last_exit,
+        says,
+        pause,
+        next_run,
+    } = a;
+    (*kind, name, source, *generation, conditions, phase)
+        == (b.kind, &b.name, &b.source, b.generation, &b.conditions, &b.phase)
+        && (*pid, *port, *restarts, last_exit, says) == (b.pid, b.port, b.restarts, &b.last_exit, &b.says)
+        && (pause, next_run) == (&b.pause, &b.next_run)
 }
 
 /// Shared by all requests. Cheap to clone.
@@ -23,8 +81,19 @@ pub struct Site {
     pub wish: watch::Receiver<Arc<Wish>>,
     pub board: watch::Receiver<Arc<Board>>,
     pub authority: Arc<Authority>,
+    pub metrics: Metrics,
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    pub(super) vital: Vital,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
+    /// Where the engine is asked.
+    pub office: Arc<dyn Office>,
+    /// What was begun by requests.
+    pub operations: Arc<Operations>,
+    /// Requests without a good token, by address.
+    pub failures: Arc<Limiter>,
+    /// Says when the hub ends; what would go on for ever ends with it.
+    pub ends: watch::Receiver<Option<std::time::Duration>>,
 }
 
 impl Site {
@@ -35,5 +104,17 @@ impl Site {
 
     pub fn board(&self) -> Arc<Board> {
         self.board.borrow().clone()
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
+    /// Ends when the hub ends. Cancel-safe.
+    pub async fn ended(&self) {
+        let mut ends = self.ends.clone();
+        // Without its sender, the hub is gone already.
+        let _ = ends.wait_for(Option::is_some).await;
     }
 }

@@ -1,13 +1,14 @@
 //! What the commands for blobs and for the storage say. The names of the fields are a contract, as those of `output` are.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::blob::Integrity;
 use super::id::Name;
 use super::time::Timestamp;
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum BlobOutput {
     Blob(BlobLine),
@@ -21,7 +22,7 @@ pub enum BlobOutput {
 }
 
 /// A blob.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobLine {
     pub key: Integrity,
@@ -43,7 +44,7 @@ pub struct BlobLine {
 }
 
 /// What is wrong with the bytes of a blob.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FindingLine {
     /// `missing` or `corrupt`.
@@ -53,7 +54,7 @@ pub struct FindingLine {
 }
 
 /// A blob that was put.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredLine {
     pub outcome: StoredOutcome,
@@ -62,7 +63,7 @@ pub struct StoredLine {
 }
 
 /// What a put came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum StoredOutcome {
     Stored,
@@ -73,7 +74,7 @@ pub enum StoredOutcome {
 }
 
 /// A blob that was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FetchedLine {
     pub key: Integrity,
@@ -86,7 +87,7 @@ pub struct FetchedLine {
 }
 
 /// How a blob was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerdictLine {
     pub key: Integrity,
@@ -98,7 +99,7 @@ pub struct VerdictLine {
     pub detail: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum VerdictWord {
     Ok,
@@ -108,7 +109,7 @@ pub enum VerdictWord {
 }
 
 /// How all blobs were found that were looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifiedLine {
     pub blobs: u64,
@@ -118,7 +119,7 @@ pub struct VerifiedLine {
 }
 
 /// A blob that is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RemovedLine {
     pub key: Integrity,
@@ -127,7 +128,7 @@ pub struct RemovedLine {
 }
 
 /// What became of the bytes of a blob that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum LeftoverWord {
     Deleted,
@@ -138,7 +139,7 @@ pub enum LeftoverWord {
 }
 
 /// The storage as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageLine {
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -166,7 +167,7 @@ pub struct StorageLine {
 }
 
 /// Why everything is held, and until when.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SuspendedLine {
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -176,7 +177,7 @@ pub struct SuspendedLine {
 }
 
 /// A blob with a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TroubledLine {
     pub key: Integrity,
@@ -188,7 +189,7 @@ pub struct TroubledLine {
 }
 
 /// What lies on one backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendLine {
     pub name: Name,
@@ -203,7 +204,7 @@ pub struct BackendLine {
 }
 
 /// One migration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationLine {
     pub id: u64,
@@ -222,7 +223,7 @@ pub struct MigrationLine {
 }
 
 /// How far a migration is, at its mean rate until the last move. A rate of zero is not known: nothing has moved for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MovedLine {
     pub done: u64,

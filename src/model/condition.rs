@@ -1,11 +1,12 @@
 //! Conditions in the kstatus convention: `Ready`, `Reconciling`, `Stalled`, and `Drifted`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::time::Timestamp;
 
 /// The types of condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub enum ConditionType {
     /// The resource is as the file asks, and works.
     Ready,
@@ -17,7 +18,7 @@ pub enum ConditionType {
     Drifted,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum ConditionStatus {
     True,
     False,
@@ -27,7 +28,7 @@ pub enum ConditionStatus {
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident,)+) => {
         /// The reason of a condition, step or event: a stable CamelCase word. Text is for people, this is for programs.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         pub enum Reason { $($(#[doc = $doc])+ $variant,)+ }
         impl Reason {
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
@@ -170,7 +171,7 @@ impl std::fmt::Display for Reason {
 }
 
 /// One condition of one resource.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     #[serde(rename = "type")]

@@ -1,13 +1,14 @@
 //! What happened, for people who ask later: typed reason and cause, text written when it happened.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::condition::Reason;
 use super::id::ResourceId;
 use super::time::Timestamp;
 
 /// Why something was done: a wish of a person, or the world moving by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
     /// The files ask for something they did not ask for before.
@@ -19,7 +20,7 @@ pub enum Cause {
 }
 
 /// One line of history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Grows by one; zero until the ledger has stored it.

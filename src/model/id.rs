@@ -75,7 +75,7 @@ impl JsonSchema for Name {
 }
 
 /// The kinds of resource. Adding a kind starts here; the compiler names the other places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum KindName {
     /// The tree's settings, and the proof that a folder is a tree.
     Hub,

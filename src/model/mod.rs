@@ -4,6 +4,7 @@
 pub mod blob;
 pub mod blob_output;
 pub mod condition;
+mod described;
 pub mod digest;
 pub mod event;
 pub mod exit;

@@ -2,6 +2,7 @@
 //! `reconcile --once` beside a live daemon receives them over its socket, so there is one shape for all three.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::condition::{Condition, Reason};
 use super::event::{Cause, Event};
@@ -10,7 +11,7 @@ use super::problem::{Problem, Severity};
 use super::time::Timestamp;
 
 /// One line of output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum Line {
     Problem(ProblemLine),
@@ -34,7 +35,7 @@ pub enum Line {
 }
 
 /// Something a person should know: an override in force, a request that could not be followed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NoteLine {
     pub resource: ResourceId,
@@ -43,7 +44,7 @@ pub struct NoteLine {
 }
 
 /// Something to know about the tree as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NoticeLine {
     pub about: About,
@@ -51,7 +52,7 @@ pub struct NoticeLine {
 }
 
 /// What a notice is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum About {
     /// The first pass is over; from now on the tree is watched.
@@ -61,7 +62,7 @@ pub enum About {
 }
 
 /// Who keeps a service from being what it would be otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum By {
     /// `suspend` in its file.
@@ -73,7 +74,7 @@ pub enum By {
 }
 
 /// A service is stopped, or runs, for a while only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pause {
     pub by: By,
@@ -103,7 +104,7 @@ impl Pause {
 }
 
 /// A problem, flattened for machines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProblemLine {
     pub code: String,
@@ -123,7 +124,7 @@ pub struct ProblemLine {
     pub rendered: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Related {
     pub file: String,
@@ -156,7 +157,7 @@ impl From<&Problem> for ProblemLine {
 }
 
 /// What came of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OutcomeWord {
     /// Planned, not done (output of `plan`).
@@ -168,8 +169,22 @@ pub enum OutcomeWord {
     Unsure,
 }
 
+impl OutcomeWord {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Changed => "changed",
+            Self::Already => "already",
+            Self::Retry => "retry",
+            Self::Failed => "failed",
+            Self::Unsure => "unsure",
+        }
+    }
+}
+
 /// A step: planned by `plan`, or done by `reconcile`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepLine {
     pub resource: ResourceId,
@@ -189,7 +204,7 @@ pub struct StepLine {
 }
 
 /// Why nothing is done for a resource that is not ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitLine {
     pub resource: ResourceId,
@@ -201,14 +216,14 @@ pub struct WaitLine {
 }
 
 /// The whole set of what is waited for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
     pub waits: Vec<WaitLine>,
 }
 
 /// How far something long is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProgressLine {
     pub resource: ResourceId,
@@ -228,7 +243,7 @@ pub struct ProgressLine {
 }
 
 /// One resource, for `get` and `describe`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceLine {
     pub kind: KindName,
@@ -261,7 +276,7 @@ pub struct ResourceLine {
 }
 
 /// Everything known of one resource, for `describe`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Description {
     pub resource: ResourceLine,
@@ -277,7 +292,7 @@ pub struct Description {
 }
 
 /// One dependency and how far it has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DependencyLine {
     pub resource: ResourceId,
@@ -289,7 +304,7 @@ pub struct DependencyLine {
 }
 
 /// One line of a unit's output, its parts joined.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
     pub unit: String,
@@ -302,7 +317,7 @@ pub struct LogLine {
 }
 
 /// Why a command ended with another exit code than 0 or 2.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorLine {
     /// The exit code as a word: `error`, `invalid`, `refused`, `locked`, `timedOut`, `partial`, `cancelled`, `usage`.
@@ -316,7 +331,7 @@ pub struct ErrorLine {
 }
 
 /// The last line of every command that looks at the tree.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
     pub resources: usize,

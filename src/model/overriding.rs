@@ -1,13 +1,14 @@
 //! An override: a person keeps a service stopped, or running, against its file, for a while.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::id::ResourceId;
 use super::time::Timestamp;
 use super::unit::Millis;
 
 /// What a person wishes against the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Against {
     /// `trueup stop`: stopped, although its file says run.
@@ -26,7 +27,7 @@ impl Against {
 }
 
 /// An override of one service. It ends by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Override {
     pub resource: ResourceId,
@@ -63,7 +64,7 @@ impl Override {
 }
 
 /// What a person asks for some services.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OverrideRequest {
     pub names: Vec<super::id::Name>,

@@ -40,3 +40,20 @@ pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
+
+/// The candidate that a mistyped word most probably stands for, if any is near enough.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Below this likeness a suggestion confuses more than it helps (two wrong letters of five).
+    const LIKE_ENOUGH: f64 = 0.6;
+    candidates
+        .map(|candidate| (likeness(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness >= LIKE_ENOUGH)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Wrong letters count by their share; a word that was cut short has the same beginning.
+fn likeness(word: &str, candidate: &str) -> f64 {
+    let cut = word.len() >= 3 && candidate.starts_with(word);
+    strsim::normalized_damerau_levenshtein(word, candidate).max(if cut { 0.75 } else { 0.0 })
+}

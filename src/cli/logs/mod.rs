@@ -41,7 +41,7 @@ const BATCH: usize = 1_000;
 const FOLLOW_LINES: usize = 10;
 
 /// Prints what is kept, and ends.
-pub fn print(args: &args::Logs, place: &Place, now: Timestamp, screen: &mut Screen) -> Result<Exit, Failure> {
+pub(super) fn print(args: &args::Logs, place: &Place, now: Timestamp, screen: &mut Screen) -> Result<Exit, Failure> {
     let logs = place.state.join("logs");
     allow_many_files();
     let units = wanted_units(args, &logs)?;
@@ -70,7 +70,7 @@ pub fn print(args: &args::Logs, place: &Place, now: Timestamp, screen: &mut Scre
 }
 
 /// Prints the last lines, and goes on until the user leaves or nobody reads any more.
-pub async fn follow(args: &args::Logs, desk: Desk<'_>, screen: &mut Screen) -> Result<Exit, Failure> {
+pub(super) async fn follow(args: &args::Logs, desk: Desk<'_>, screen: &mut Screen) -> Result<Exit, Failure> {
     let logs = desk.place.state.join("logs");
     allow_many_files();
     let named = wanted_units(args, &logs)?;
@@ -133,6 +133,45 @@ pub fn last(place: &Place, unit: &str, lines: usize) -> io::Result<Vec<LogLine>>
     let surplus = all.len().saturating_sub(lines);
     all.drain(..surplus);
     Ok(all)
+}
+
+/// Whether a unit ever wrote anything, or is kept and may.
+pub fn known(place: &Place, unit: &str) -> bool {
+    let logs = place.state.join("logs");
+    is_kept(unit, &logs) || logs.join(unit).is_dir()
+}
+
+/// The last lines of one unit, and what comes after them.
+pub struct Tail {
+    unit: String,
+    reader: Merged,
+}
+
+impl Tail {
+    /// Begins with so many of the last lines.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn open(place: &Place, unit: &str, lines: usize) -> Result<Self, Failure> {
+        let mut reader = Merged::new(place.state.join("logs"), None, None);
+        reader.add(unit, Some(lines))?;
+        Ok(Self { unit: unit.to_owned(), reader })
+    }
+
+    /// The whole lines that were not given out yet, a batch at most.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn more(&mut self) -> Result<Vec<LogLine>, Failure> {
+        self.reader.refresh()?;
+        let mut lines = Vec::new();
+        while lines.len() < BATCH
+            && let Some((_, record)) = self.reader.next(false)?
+        {
+            lines.push(record.line(&self.unit));
+        }
+        Ok(lines)
+    }
 }
 
 fn after(since: Option<Millis>, now: Timestamp) -> Option<i64> {

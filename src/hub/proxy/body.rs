@@ -121,12 +121,12 @@ pub enum ResponseBody {
 pub struct ModuleBody {
     body: Incoming,
     lease: Option<Lease>,
-    done: Done,
+    done: Option<Done>,
 }
 
 impl ModuleBody {
     pub fn new(body: Incoming, lease: Lease, done: Done) -> Self {
-        let mut new = Self { body, lease: Some(lease), done };
+        let mut new = Self { body, lease: Some(lease), done: Some(done) };
         if new.body.is_end_stream() {
             new.end();
         }
@@ -137,7 +137,7 @@ impl ModuleBody {
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
-        self.done.whole();
+        self.done = None;
     }
 }
 

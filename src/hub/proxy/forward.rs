@@ -81,8 +81,10 @@ impl Proxy {
     }
 
     fn refuse(&self, problem: Problem, route: &Route, begun: Instant, page: bool) -> Response<ResponseBody> {
-        let mut done = Done::new(self.means.finished.clone(), route.target.clone(), begun, problem.status);
-        done.whole();
+        let current = self.current();
+        if let Some(now) = current.table.again(route) {
+            drop(Done { meter: current.meters[now.slot].clone(), begun, status: problem.status });
+        }
         problem.answer(page)
     }
 
@@ -129,8 +131,8 @@ impl Proxy {
                 State::Starting => upstream.message.clone(),
                 State::Ready | State::Unwell => match self.attempt(request, &current, &route, attempts).await {
                     Ok(Sent::Answered(response, lease)) => {
-                        let ears = self.means.finished.clone();
-                        let done = Done::new(ears, route.target.clone(), begun, response.status());
+                        let meter = current.meters[route.slot].clone();
+                        let done = Done { meter, begun, status: response.status() };
                         return Ok((response, (lease, done)));
                     }
                     Ok(Sent::Failed(problem)) => return Err((problem, route)),

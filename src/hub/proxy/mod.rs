@@ -8,6 +8,7 @@ mod pool;
 pub mod table;
 pub mod trust;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 use self::pool::Pool;
 use self::table::{Table, Target};
 use super::bounds::Bounds;
+use super::metrics::{Meter, Metrics};
+use super::site::Site;
 use crate::authority::Authority;
 use crate::model::id::Name;
 use crate::ports::clock::Clock;
@@ -32,31 +35,21 @@ pub struct Peer {
     pub secure: bool,
 }
 
-/// A request that a service was asked for, when it is over.
-#[derive(Debug)]
-pub struct Finished<'a> {
-    pub service: &'a Name,
-    /// What the client was told.
-    pub status: StatusCode,
-    /// From the head of the request to the end of the answer.
-    pub took: Duration,
-    /// From the head of the request to the head of the answer.
-    pub waited: Duration,
-    /// `false` when the answer was cut off, by either side.
-    pub whole: bool,
-}
-
-/// Told of every finished request; must not block.
-pub type Ears = Arc<dyn Fn(&Finished<'_>) + Send + Sync>;
-
 /// What all workers share.
 #[derive(Clone)]
 pub struct Means {
-    pub tables: watch::Receiver<Arc<Table>>,
-    pub bounds: Arc<Bounds>,
-    pub authority: Arc<Authority>,
-    pub clock: Arc<dyn Clock + Send + Sync>,
-    pub finished: Option<Ears>,
+    tables: watch::Receiver<Arc<Table>>,
+    bounds: Arc<Bounds>,
+    authority: Arc<Authority>,
+    clock: Arc<dyn Clock + Send + Sync>,
+    metrics: Metrics,
+}
+
+impl Means {
+    pub fn new(site: &Site, tables: watch::Receiver<Arc<Table>>, bounds: Arc<Bounds>) -> Self {
+        let (authority, clock, metrics) = (site.authority.clone(), site.clock.clone(), site.metrics.clone());
+        Self { tables, bounds, authority, clock, metrics }
+    }
 }
 
 /// The proxy of one worker.
@@ -72,26 +65,33 @@ struct Now {
     current: Arc<Current>,
 }
 
-/// A table and the connections to its targets.
+/// A table, and what belongs to its targets, by their positions.
 struct Current {
     table: Arc<Table>,
     pools: Vec<Arc<Pool>>,
+    meters: Vec<Arc<Meter>>,
 }
 
 impl Current {
     /// Connections to a process that is still the same one stay.
-    fn of(table: Arc<Table>, before: Option<&Self>, bounds: &Arc<Bounds>) -> Self {
-        let kept = |target: &Arc<Target>| {
-            let before = before?;
-            let slot = before.table.targets.iter().position(|old| {
-                let (old, new) = (&old.upstream, &target.upstream);
-                old.port == new.port && old.pid == new.pid
-            })?;
-            (before.table.targets[slot].service == target.service).then(|| before.pools[slot].clone())
-        };
-        let fresh = |target: &Arc<Target>| Pool::new(target.upstream.port.unwrap_or_default(), bounds.clone());
-        let pools = table.targets.iter().map(|target| kept(target).unwrap_or_else(|| fresh(target))).collect();
-        Self { table, pools }
+    fn of(table: Arc<Table>, before: Option<&Self>, means: &Means) -> Self {
+        let (mut pools, mut meters) = (Vec::new(), Vec::new());
+        let targets = before.map_or(&[][..], |before| &before.table.targets);
+        let slots: HashMap<&Name, usize> = targets.iter().map(|target| &target.service).zip(0..).collect();
+        for target in &table.targets {
+            let old = before.and_then(|before| Some((before, *slots.get(&target.service)?)));
+            let same =
+                |old: &Target| (old.upstream.port, old.upstream.pid) == (target.upstream.port, target.upstream.pid);
+            pools.push(match old {
+                Some((before, slot)) if same(&before.table.targets[slot]) => before.pools[slot].clone(),
+                _ => Pool::new(target.upstream.port.unwrap_or_default(), means.bounds.clone()),
+            });
+            meters.push(match old {
+                Some((before, slot)) => before.meters[slot].clone(),
+                None => Arc::new(means.metrics.meter(&target.service)),
+            });
+        }
+        Self { table, pools, meters }
     }
 }
 
@@ -99,7 +99,7 @@ impl Proxy {
     pub fn new(means: Means) -> Self {
         let mut tables = means.tables.clone();
         let table = tables.borrow_and_update().clone();
-        let current = Arc::new(Current::of(table, None, &means.bounds));
+        let current = Arc::new(Current::of(table, None, &means));
         Self { means, now: Mutex::new(Now { tables, current }), held: AtomicUsize::new(0) }
     }
 
@@ -113,7 +113,7 @@ impl Proxy {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         if now.tables.has_changed().unwrap_or(false) {
             let table = now.tables.borrow_and_update().clone();
-            now.current = Arc::new(Current::of(table, Some(&now.current), &self.means.bounds));
+            now.current = Arc::new(Current::of(table, Some(&now.current), &self.means));
         }
         now.current.clone()
     }
@@ -124,38 +124,15 @@ impl Proxy {
     }
 }
 
-/// Tells of a request when it is over, however it ends.
+/// Counts a request when it is over, however it ends: with the status that the client got, and the time until the end of the answer.
 pub struct Done {
-    ears: Option<Ears>,
-    target: Arc<Target>,
+    meter: Arc<Meter>,
     begun: Instant,
-    answered: Instant,
     status: StatusCode,
-    whole: bool,
-}
-
-impl Done {
-    fn new(ears: Option<Ears>, target: Arc<Target>, begun: Instant, status: StatusCode) -> Self {
-        let answered = if ears.is_some() { Instant::now() } else { begun };
-        Self { ears, target, begun, answered, status, whole: false }
-    }
-
-    /// The answer was complete.
-    pub fn whole(&mut self) {
-        self.whole = true;
-    }
 }
 
 impl Drop for Done {
     fn drop(&mut self) {
-        if let Some(ears) = &self.ears {
-            ears(&Finished {
-                service: &self.target.service,
-                status: self.status,
-                took: self.begun.elapsed(),
-                waited: self.answered - self.begun,
-                whole: self.whole,
-            });
-        }
+        self.meter.finished(self.status.as_u16(), self.begun.elapsed());
     }
 }

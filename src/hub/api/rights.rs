@@ -1,0 +1,135 @@
+//! Who may call what: one table, and the door that every call of the API goes through.
+
+use std::net::SocketAddr;
+
+use axum::Extension;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::authority::{Caller, Denied};
+use crate::hub::refusal::Refusal;
+use crate::hub::site::Site;
+
+/// May look.
+pub const READS: &str = "parachute:host:auth";
+/// May look and change.
+pub const CHANGES: &str = "parachute:host:admin";
+/// The audiences of tokens that are meant for the hub itself.
+const AUDIENCES: [&str; 2] = ["hub", "operator"];
+
+/// What a call needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// [`READS`] or [`CHANGES`].
+    Read,
+    /// [`CHANGES`].
+    Change,
+}
+
+/// Every call of `/api/v1`, below that path. `HEAD` needs what `GET` needs.
+pub const TABLE: &[(&str, &str, Right)] = &[
+    ("GET", "/resources", Right::Read),
+    ("GET", "/resources/{kind}/{name}", Right::Read),
+    ("POST", "/plan", Right::Read),
+    ("POST", "/reconcile", Right::Change),
+    ("POST", "/services/{name}/restart", Right::Change),
+    ("POST", "/services/{name}/stop", Right::Change),
+    ("POST", "/services/{name}/start", Right::Change),
+    ("GET", "/operations", Right::Read),
+    ("GET", "/operations/{id}", Right::Read),
+    ("GET", "/openapi.json", Right::Read),
+];
+
+/// What a call needs. Where there is nothing, who may look may know that.
+fn needed(method: &Method, path: Option<&str>) -> Right {
+    let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
+    let below = path.and_then(|path| path.strip_prefix(super::BASE));
+    let row = TABLE.iter().find(|(verb, path, _)| *verb == method && Some(*path) == below);
+    row.map_or(Right::Read, |(_, _, right)| *right)
+}
+
+impl Right {
+    fn is_given(self, caller: &Caller) -> bool {
+        let has = |scope: &str| caller.scopes.contains(scope);
+        has(CHANGES) || (self == Self::Read && has(READS))
+    }
+
+    fn scope(self) -> &'static str {
+        match self {
+            Self::Read => READS,
+            Self::Change => CHANGES,
+        }
+    }
+}
+
+/// The caller of a request that needs this right.
+///
+/// # Errors
+/// 401 without a good token, 403 without the scope, 429 after too many of the former, 503 while nobody can say.
+pub fn admit(site: &Site, headers: &HeaderMap, peer: Option<SocketAddr>, right: Right) -> Result<Caller, Refusal> {
+    let refused = |description: &str, challenge: &str| {
+        let wait = peer.and_then(|peer| site.failures.failed(peer.ip(), site.clock.now()));
+        match wait {
+            Some(seconds) => {
+                let what = "too many requests without a good token; wait";
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", what).after(seconds)
+            }
+            None => Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", description).challenge(challenge.to_owned()),
+        }
+    };
+    let Some(token) = bearer(headers) else {
+        return Err(refused("a token is needed: 'Authorization: Bearer TOKEN'", "realm=\"trueup\""));
+    };
+    let invalid = "realm=\"trueup\", error=\"invalid_token\"";
+    let caller = match site.authority.verify(token, site.now()) {
+        Ok(caller) => caller,
+        Err(Denied::Unavailable(why)) => {
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "authority_unavailable", why);
+            return Err(refusal.after(5));
+        }
+        Err(denied) => return Err(refused(&format!("the token is not accepted: {denied}"), invalid)),
+    };
+    if !AUDIENCES.contains(&caller.audience.as_str()) {
+        return Err(refused("the token is for another audience; 'hub' or 'operator' is accepted here", invalid));
+    }
+    if !right.is_given(&caller) {
+        let scope = right.scope();
+        let refusal = Refusal::new(
+            StatusCode::FORBIDDEN,
+            "insufficient_scope",
+            format!("this needs a token with the scope {scope}"),
+        );
+        return Err(refusal.challenge(format!("realm=\"trueup\", error=\"insufficient_scope\", scope=\"{scope}\"")));
+    }
+    Ok(caller)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// In front of every handler of the API.
+pub(super) async fn door(
+    State(site): State<Site>,
+    peer: Option<Extension<SocketAddr>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let right = needed(request.method(), path);
+    let mut response = match admit(&site, request.headers(), peer.map(|Extension(peer)| peer), right) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
