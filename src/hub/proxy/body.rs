@@ -11,7 +11,6 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::Done;
 use super::pool::Lease;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -121,12 +120,11 @@ pub enum ResponseBody {
 pub struct ModuleBody {
     body: Incoming,
     lease: Option<Lease>,
-    done: Option<Done>,
 }
 
 impl ModuleBody {
-    pub fn new(body: Incoming, lease: Lease, done: Done) -> Self {
-        let mut new = Self { body, lease: Some(lease), done: Some(done) };
+    pub fn new(body: Incoming, lease: Lease) -> Self {
+        let mut new = Self { body, lease: Some(lease) };
         if new.body.is_end_stream() {
             new.end();
         }
@@ -137,7 +135,6 @@ impl ModuleBody {
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
-        self.done = None;
     }
 }
 

@@ -14,6 +14,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::{Instant, timeout};
+use tracing::Level;
 
 use super::answers::{Problem, wants_page};
 use super::body::{ModuleBody, RequestBody, ResponseBody, Stalled};
@@ -21,8 +22,9 @@ use super::headers::{self, Origin};
 use super::pool::{Lease, NoConnection};
 use super::table::Route;
 use super::trust::{self, Layer};
-use super::{Current, Done, Peer, Proxy};
+use super::{Current, Peer, Proxy};
 use crate::authority::Denied;
+use crate::hub::request_id::AnsweredBy;
 use crate::model::route::Exposure;
 use crate::ports::hub::State;
 
@@ -75,7 +77,7 @@ impl Proxy {
             return self.refuse(problem, &route, begun, page);
         }
         match self.deliver(request, current, route, begun).await {
-            Ok((response, done)) => passed_on(response, done),
+            Ok(response) => response,
             Err((problem, route)) => self.refuse(problem, &route, begun, page),
         }
     }
@@ -83,7 +85,7 @@ impl Proxy {
     fn refuse(&self, problem: Problem, route: &Route, begun: Instant, page: bool) -> Response<ResponseBody> {
         let current = self.current();
         if let Some(now) = current.table.again(route) {
-            drop(Done { meter: current.meters[now.slot].clone(), begun, status: problem.status });
+            current.meters[now.slot].finished(problem.status.as_u16(), begun.elapsed());
         }
         problem.answer(page)
     }
@@ -117,7 +119,7 @@ impl Proxy {
         mut current: Arc<Current>,
         mut route: Arc<Route>,
         begun: Instant,
-    ) -> Result<(Response<Incoming>, (Lease, Done)), (Problem, Arc<Route>)> {
+    ) -> Result<Response<ResponseBody>, (Problem, Arc<Route>)> {
         let deadline = begun + self.means.bounds.hold;
         let (mut attempts, mut pause) = (0, FIRST_PAUSE);
         let mut held = None;
@@ -131,9 +133,8 @@ impl Proxy {
                 State::Starting => upstream.message.clone(),
                 State::Ready | State::Unwell => match self.attempt(request, &current, &route, attempts).await {
                     Ok(Sent::Answered(response, lease)) => {
-                        let meter = current.meters[route.slot].clone();
-                        let done = Done { meter, begun, status: response.status() };
-                        return Ok((response, (lease, done)));
+                        current.meters[route.slot].finished(response.status().as_u16(), begun.elapsed());
+                        return Ok(passed_on(response, lease, &route));
                     }
                     Ok(Sent::Failed(problem)) => return Err((problem, route)),
                     Ok(Sent::Again(again)) => {
@@ -333,10 +334,13 @@ fn rewrite(request: &mut Request<RequestBody>, route: &Route, layer: Layer, peer
     Ok(())
 }
 
-fn passed_on(response: Response<Incoming>, (lease, done): (Lease, Done)) -> Response<ResponseBody> {
+fn passed_on(response: Response<Incoming>, lease: Lease, route: &Route) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     headers::for_client(&mut parts.headers);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    Response::from_parts(parts, ResponseBody::Module(ModuleBody::new(body, lease, done)))
+    if tracing::enabled!(Level::DEBUG) {
+        parts.extensions.insert(AnsweredBy(Arc::from(route.target.service.as_str())));
+    }
+    Response::from_parts(parts, ResponseBody::Module(ModuleBody::new(body, lease)))
 }

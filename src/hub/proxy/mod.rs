@@ -14,9 +14,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::StatusCode;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use self::pool::Pool;
 use self::table::{Table, Target};
@@ -121,18 +119,5 @@ impl Proxy {
     /// Rung when there is another table than the one in force.
     fn changes(&self) -> watch::Receiver<Arc<Table>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).tables.clone()
-    }
-}
-
-/// Counts a request when it is over, however it ends: with the status that the client got, and the time until the end of the answer.
-pub struct Done {
-    meter: Arc<Meter>,
-    begun: Instant,
-    status: StatusCode,
-}
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.meter.finished(self.status.as_u16(), self.begun.elapsed());
     }
 }
