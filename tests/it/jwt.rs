@@ -40,8 +40,8 @@ print(json.dumps({name: judge(token) for name, token in ask["tokens"].items()}))
 /// Makes what a forger would: with no key, with what is public, with a key of their own, and with ours.
 const FORGE: &str = r#"
 import base64, hashlib, hmac, json, sys, time, jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives import hashes, serialization
 ask = json.load(sys.stdin)
 private, kid, good, claims = ask["private"], ask["kid"], ask["good"], ask["claims"]
 other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -56,6 +56,10 @@ def sign(change={}, key=private, headers=None, algorithm="RS256"):
 def hs256(secret):
     message = part({"alg": "HS256", "typ": "JWT", "kid": kid}) + "." + part(claims)
     return message + "." + b64(hmac.new(secret, message.encode(), hashlib.sha256).digest())
+def sealed(claims):
+    message = part({"alg": "RS256", "typ": "JWT", "kid": kid}) + "." + part(claims)
+    ours = serialization.load_pem_private_key(private.encode(), None)
+    return message + "." + b64(ours.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256()))
 def without(name): return {key: value for key, value in claims.items() if key != name}
 head, body, seal = good.split(".")
 short = {"iat": now, "exp": now + 300}
@@ -99,7 +103,12 @@ forged = {
     "no subject": jwt.encode({**without("sub"), **short, "jti": "s"}, private, algorithm="RS256", headers={"kid": kid}),
     "no jti": jwt.encode({**without("jti"), **short}, private, algorithm="RS256", headers={"kid": kid}),
     "no expiry": jwt.encode({key: value for key, value in without("exp").items()}, private, algorithm="RS256", headers={"kid": kid}),
-    "expiry that is text": sign({"exp": "tomorrow", "jti": "t"}) if False else part({"alg": "RS256", "kid": kid}) + "." + part({**claims, "exp": "tomorrow"}) + "." + seal,
+    "expiry that is text": sealed({**claims, "exp": "tomorrow"}),
+    "expiry that is far away": sealed({**claims, "exp": 2**62, "jti": "f"}),
+    "expiry with a fraction": sealed({**claims, "exp": claims["exp"] + 0.5}),
+    "claims that are a list": sealed([claims]),
+    "scopes that are a list": sealed({**claims, "scope": ["vault:lab:read"]}),
+    "audiences that are a list": sealed({**claims, "aud": ["vault.lab", "hub"]}),
     "revoked": ask["revoked"],
 }
 print(json.dumps(forged))
@@ -124,8 +133,11 @@ fn pyjwt_accepts_what_the_command_makes_and_sees_what_it_revokes() {
     let spec = format!("spec: {{ listen: none, origin: {ISSUER} }}");
     stage.write("hub.yaml", &format!("apiVersion: trueup/v1\nkind: Hub\nmetadata: {{ name: home }}\n{spec}\n"));
     stage.once(&[]).code(0);
-    let mint = |scope: &str| stage.run(&["token", "mint", "--scope", scope, "--expires-in", "1h"]).code(0).out.trim().to_owned();
-    let jwks = || serde_json::from_str::<Value>(&stage.run(&["token", "jwks", "-o", "json"]).code(0).out).expect("JSON");
+    let mint = |scope: &str| {
+        stage.run(&["token", "mint", "--scope", scope, "--expires-in", "1h"]).code(0).out.trim().to_owned()
+    };
+    let jwks =
+        || serde_json::from_str::<Value>(&stage.run(&["token", "jwks", "-o", "json"]).code(0).out).expect("JSON");
     let mut tokens = BTreeMap::from([("first".to_owned(), mint("vault:lab:read"))]);
     stage.run(&["token", "rotate"]).code(0);
     tokens.insert("second".to_owned(), mint("vault:lab:write"));
@@ -206,7 +218,9 @@ fn each_refuses_what_a_forger_makes() {
             }
         }
         // Who has our key makes tokens that are right to everybody who cannot ask us; the list of revocations is all they have.
-        let only_we_can_tell = name.starts_with("stolen key") || name == "revoked" || name == "four parts";
+        let only_we_can_tell = ["stolen key", "revoked", "four parts", "expiry", "scopes", "audiences"]
+            .iter()
+            .any(|own| name.starts_with(own));
         if !only_we_can_tell && seen[name]["refused"].is_null() {
             wrong.push(format!("PyJWT accepts: {name}"));
         }
@@ -223,8 +237,9 @@ fn code(name: &str) -> Option<&'static str> {
         "wrong issuer" => "issuer",
         "unknown kid" => "kid",
         "revoked" => "revoked",
-        "kid of another key" | "other kid of ours" | "jwk in the header" | "tampered payload" | "tampered signature" => "signature",
-        "stolen key, from the future" => "shape",
+        "kid of another key" | "other kid of ours" | "jwk in the header" | "tampered payload"
+        | "tampered signature" => "signature",
+        "stolen key, from the future" | "stolen key, long that looks short" => "shape",
         name if name.starts_with("stolen key") => "unregistered",
         _ => return None,
     })

@@ -42,5 +42,6 @@ mod storage_sim;
 mod storage_stage;
 mod storage_world;
 mod tidy;
+mod tokens;
 mod trees;
 mod upgrade;
