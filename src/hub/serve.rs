@@ -11,7 +11,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::limit::Limiter;
 use super::metrics::Metrics;
@@ -35,6 +35,9 @@ const BIND_AGAIN: Duration = Duration::from_secs(1);
 /// So many requests without a good token are let pass at once, and one more every so often.
 const FAILURES: u32 = 60;
 const FORGETTING: Millis = Millis(1_000);
+
+/// So many answers may go on at once.
+const STREAMS: usize = 64;
 
 /// What a server is made of.
 pub struct Parts {
@@ -81,6 +84,7 @@ impl Server {
             operations: Arc::new(Operations::new(&parts.instance)),
             office: parts.office,
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             ends: ends.clone(),
             metrics: metrics.clone(),
             vital: vital.clone(),
