@@ -4,6 +4,7 @@
 mod acts;
 mod answers;
 mod asked;
+mod blobs;
 mod book;
 mod flow;
 mod history;
@@ -41,6 +42,8 @@ fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(acts::start))
         .routes(routes!(history::events))
         .routes(routes!(history::logs))
+        .routes(routes!(blobs::list))
+        .routes(routes!(blobs::get, blobs::head, blobs::put, blobs::remove))
         .routes(routes!(book::list))
         .routes(routes!(book::show))
         .routes(routes!(openapi))
