@@ -7,6 +7,8 @@ pub mod clock;
 pub mod environment;
 /// Reading the manifest tree, and being woken when it changes.
 pub mod files;
+/// The database of keys, tokens and grants.
+pub mod hubdb;
 /// The client of the keeper.
 pub mod keeper;
 /// The kernel lock on a state folder.
@@ -23,6 +25,9 @@ pub mod secrets;
 pub mod sockets;
 /// The ledger in SQLite.
 pub mod sqlite;
+/// Spans to a collector.
+#[cfg(feature = "otlp")]
+pub mod traces;
 
 /// One small GET to a loopback port.
 pub mod web;

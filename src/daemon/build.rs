@@ -74,7 +74,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     });
     let clock = Rc::new(SystemClock);
     let manifests = manifests(place)?;
-    let hub = Rc::new(LazyHub::default());
+    let hub = Rc::new(LazyHub::new(&place.state));
     let world = World {
         place: environment.place(place.state.clone()),
         clock: clock.clone(),

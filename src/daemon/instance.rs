@@ -1,4 +1,5 @@
-//! `hub-instance.json` in the home of the modules: which process serves the hub, and whether its address leads to it.
+//! What the process that serves the hub writes down for others: `hub-instance.json` in the home of the modules, whose shape is the older
+//! hub's, and `hub.json` in the state folder, from which commands know how the hub of a running daemon stands.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,10 +7,16 @@ use std::{fs, io};
 
 use serde::Serialize;
 
+use super::socket;
 use crate::hub::SelfProbe;
 use crate::model::time::Timestamp;
+use crate::ports::hub::Standing;
 
-/// The file's shape is the older hub's: its modules and tools read it.
+/// Its name in the home of the modules.
+pub(super) const INSTANCE: &str = "hub-instance.json";
+const STANDING: &str = "hub.json";
+
+/// Who serves the hub, and whether its address leads to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Instance {
@@ -20,49 +27,59 @@ pub(super) struct Instance {
     pub self_probe: Option<SelfProbe>,
 }
 
-/// Writes it when it is news.
+/// A file that is written when there is news. It is nobody's memory: when it cannot be written that is said once, and all goes on.
 #[derive(Debug, Default)]
-pub(super) struct Card {
-    written: Option<(PathBuf, Instance)>,
-}
+pub(super) struct Note(Option<(PathBuf, Vec<u8>)>);
 
-impl Card {
-    /// A home that cannot be written is said once and keeps nothing from going on.
-    pub(super) fn show(&mut self, home: &Path, instance: Instance) {
-        let path = home.join(FILE);
-        let news = (path, instance);
-        if self.written.as_ref() == Some(&news) {
+impl Note {
+    pub(super) fn write(&mut self, path: &Path, value: &impl Serialize) {
+        let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+        text.push(b'\n');
+        let news = (path.to_owned(), text);
+        if self.0.as_ref() == Some(&news) {
             return;
         }
-        if let Err(error) = write(&news.0, &news.1) {
-            tracing::warn!(path = %news.0.display(), %error, "who serves the hub is not written down");
+        if let Err(error) = replace(path, &news.1) {
+            tracing::warn!(path = %path.display(), %error, "not written down");
         }
-        self.written = Some(news);
+        self.0 = Some(news);
     }
 
-    /// Takes it away again, when it is still ours.
+    /// Takes it away, when it is still what was written.
     pub(super) fn take_away(&mut self) {
-        let Some((path, instance)) = self.written.take() else { return };
-        let ours = fs::read_to_string(&path).is_ok_and(|text| text.contains(&instance.instance));
-        if ours {
+        if let Some((path, text)) = self.0.take()
+            && fs::read(&path).is_ok_and(|now| now == text)
+        {
             // It says nothing that is not looked at anew.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-const FILE: &str = "hub-instance.json";
-
-/// The home is made when it is the only one that is missing: what it stands in may have been removed with everything else.
-fn write(path: &Path, instance: &Instance) -> io::Result<()> {
+/// The folder is made when it is the only one that is missing: what it stands in may have been removed with everything else.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     match path.parent().map(fs::create_dir) {
         Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let mut text = serde_json::to_vec_pretty(instance)?;
-    text.push(b'\n');
     let beside = path.with_extension("json.tmp");
     let mut file = fs::File::create(&beside)?;
-    file.write_all(&text)?;
+    file.write_all(text)?;
     fs::rename(&beside, path)
+}
+
+/// Writes down how the hub stands.
+pub(super) fn say(note: &mut Note, state: &Path, standing: &Standing) {
+    if state.is_dir() {
+        note.write(&state.join(STANDING), standing);
+    }
+}
+
+/// How the hub of this state folder stands, for whoever does not serve it.
+pub(super) fn standing(state: &Path) -> Standing {
+    if !socket::answers(state) {
+        return Standing::Idle;
+    }
+    let text = fs::read(state.join(STANDING)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }

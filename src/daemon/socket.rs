@@ -40,6 +40,11 @@ fn door(state: &Path) -> io::Result<Door> {
     Ok(Door { _folder: folder, path })
 }
 
+/// Whether a daemon listens.
+pub(super) fn answers(state: &Path) -> bool {
+    door(state).is_ok_and(|door| std::os::unix::net::UnixStream::connect(&door.path).is_ok())
+}
+
 /// Listens; requests go to the loop, which is woken. The caller holds the lock of the state folder, so an old socket is dead.
 pub(super) fn listen(state: &Path, to: UnboundedSender<Client>, ringer: Ringer) -> io::Result<Listening> {
     let real = state.join("trueup.sock");

@@ -7,13 +7,16 @@ pub mod limit;
 pub mod metrics;
 pub mod office;
 pub mod operations;
+mod parachute;
 pub mod refusal;
+pub mod request_id;
 mod router;
 mod selfprobe;
 pub mod serve;
 pub mod site;
 mod state;
-mod vital;
+mod tokens;
+pub mod vital;
 
 pub use selfprobe::SelfProbe;
 pub use serve::{Parts, Server};

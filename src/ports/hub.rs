@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::id::Name;
 use crate::model::route::Exposure;
 
@@ -89,7 +91,8 @@ pub struct Module {
 }
 
 /// How the hub stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Standing {
     /// Nobody serves it: it belongs to the continuous mode.
     #[default]
@@ -105,7 +108,8 @@ pub enum Standing {
 }
 
 /// Why it cannot serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Trouble {
     /// The address is taken, not ours, or not to be had by this user.
     Address,

@@ -17,6 +17,8 @@ mod health;
 mod hostile;
 mod hours;
 mod hours_sim;
+mod hub;
+mod hub_stage;
 mod intent_sim;
 mod keeper;
 mod limits;
