@@ -215,8 +215,8 @@ pub trait Blobs {
         to: GetTo<'_>,
         passed: &Passed<'_>,
     ) -> Result<FetchedLine, Failure>;
-    /// Blobs in the order of their keys, until `each` says `false`.
-    fn list(&self, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure>;
+    /// Blobs in the order of their keys, from the first after this one, until `each` says `false`.
+    fn list(&self, after: Option<&Integrity>, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure>;
     fn stat(&self, key: &Integrity) -> Result<BlobLine, Failure>;
     /// Reads a blob where it should lie. What is found wrong is told, and changes nothing.
     fn verify(&self, key: &Integrity, passed: &Passed<'_>) -> Result<VerdictLine, Failure>;

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::rustls::ServerConfig;
 
 use super::bounds::Bounds;
@@ -55,6 +55,9 @@ const TOO_MANY: &[u8] =
 
 /// Names who listens on an address, if that can be known.
 pub type Holder = Arc<dyn Fn(SocketAddr) -> Option<String> + Send + Sync>;
+
+/// So many answers may go on at once.
+const STREAMS: usize = 64;
 
 /// What a server is made of.
 pub struct Parts {
@@ -105,6 +108,7 @@ impl Server {
             operations: Arc::new(Operations::new(&parts.instance)),
             office: parts.office,
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             ends: ends.clone(),
             metrics: metrics.clone(),
             vital: vital.clone(),
