@@ -9,6 +9,7 @@ mod bucket;
 mod change;
 mod chaos;
 mod continuous;
+mod database;
 mod demo;
 mod examples;
 mod faults;
