@@ -25,6 +25,9 @@ pub mod secrets;
 pub mod sockets;
 /// The ledger in SQLite.
 pub mod sqlite;
+/// Spans to a collector.
+#[cfg(feature = "otlp")]
+pub mod traces;
 
 /// One small GET to a loopback port.
 pub mod web;

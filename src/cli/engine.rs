@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exit::Failure;
 use super::interrupt::Cancel;
+use super::telling::Listener;
 use crate::model::blob::Integrity;
 use crate::model::blob_output::{
     BlobLine, FetchedLine, MigrationLine, RemovedLine, StorageLine, StoredLine, VerdictLine,
@@ -265,8 +266,23 @@ pub trait Tokens {
     fn revoke_grant(&self, subject: &str, client: &str) -> Result<bool, Failure>;
 }
 
+/// Where spans go beside the log.
+pub struct Traces {
+    pub listener: Listener,
+    /// Sends what is left, within a second.
+    pub end: Box<dyn FnOnce()>,
+}
+
 /// What the binary puts behind the commands.
 pub trait Wiring {
+    /// Set when the environment names a collector of traces. Called once.
+    ///
+    /// # Errors
+    /// What is wrong with what the environment says.
+    fn traces(&self) -> Option<Result<Traces, String>> {
+        None
+    }
+
     /// The blobs of this place. Opens nothing yet that is not needed.
     ///
     /// # Errors

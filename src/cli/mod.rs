@@ -26,6 +26,7 @@ mod schema;
 mod service;
 mod stop;
 mod storage;
+pub mod telling;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -47,6 +48,7 @@ use self::exit::Failure;
 use self::interrupt::{Cancel, Interrupts};
 use self::render::screen::Screen;
 use self::render::show;
+use self::telling::Manner;
 use crate::model::exit::Exit;
 use crate::model::output::{ErrorLine, Summary};
 
@@ -215,11 +217,28 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
         Command::Keeper(_) if cli.global.state.is_none() => Err(Failure::new(Exit::Usage, "keeper needs --state DIR")),
         Command::Keeper(args) => wiring.keeper(&place.state, args.take_over),
         Command::Demo(args) => wiring.demo(&args.args),
-        other => block_on(async {
-            tell_what_is_done(cli.global.verbose, screen.paints_errors());
-            let cancel = interrupts.listen().context("the signal handlers could not be installed")?;
-            with_engine(other, Desk { place: &place, wiring, cancel: &cancel }, screen).await
-        }),
+        other => {
+            let Global { verbose, output: format, .. } = cli.global;
+            // Only who changes the machine is worth a trace.
+            let traces = matches!(other, Command::Reconcile(_)).then(|| wiring.traces()).flatten();
+            let (listener, end, trouble) = match traces {
+                Some(Ok(traces)) => (Some(traces.listener), Some(traces.end), None),
+                Some(Err(trouble)) => (None, None, Some(trouble)),
+                None => (None, None, None),
+            };
+            telling::begin(Manner { verbose, format, colour: screen.paints_errors() }, listener);
+            if let Some(why) = trouble {
+                tracing::warn!(why, "no traces are sent");
+            }
+            let result = block_on(async {
+                let cancel = interrupts.listen().context("the signal handlers could not be installed")?;
+                with_engine(other, Desk { place: &place, wiring, cancel: &cancel }, screen).await
+            });
+            if let Some(end) = end {
+                end();
+            }
+            result
+        }
     }
 }
 
@@ -266,23 +285,6 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the runtime could not be built")?;
     tokio::task::LocalSet::new().block_on(&runtime, work)
-}
-
-/// Sends what the rooms log to the standard error: warnings always, more with each `-v`.
-fn tell_what_is_done(verbose: u8, colour: bool) {
-    let level = match verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        2 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
-    };
-    // Fails only when there is a subscriber already, as in tests.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .try_init();
 }
 
 /// Where the tree and its state are.

@@ -4,6 +4,7 @@ mod bell;
 mod blobs;
 mod build;
 mod control;
+mod database;
 mod emit;
 mod hub;
 mod instance;
@@ -54,6 +55,16 @@ pub fn become_program(words: &[OsString]) -> u8 {
 }
 
 impl Wiring for Real {
+    #[cfg(feature = "otlp")]
+    fn traces(&self) -> Option<Result<crate::cli::engine::Traces, String>> {
+        let begun = crate::adapters::traces::begin(&Environment::of_process())?;
+        let whole = |(listener, sending): (_, crate::adapters::traces::Sending)| crate::cli::engine::Traces {
+            listener,
+            end: Box::new(move || sending.end()),
+        };
+        Some(begun.map(whole))
+    }
+
     fn blobs(&self, place: &Place) -> Result<Box<dyn Blobs>, Failure> {
         Ok(Box::new(blobs::Local::open(place)?))
     }

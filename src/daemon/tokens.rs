@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::build::read_ledger;
+use super::database;
 use crate::adapters::clock::SystemClock;
-use crate::adapters::hubdb::HubDb;
 use crate::adapters::hubdb::file::OwnFile;
 use crate::authority::grants::Ungranted;
 use crate::authority::lines::{grant_line, minted_line, token_line};
@@ -24,28 +24,7 @@ use crate::model::token_output::{GrantLine, MintedLine, RevokedLine, RotatedLine
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::Store;
-use crate::ports::tokens::{Lost, StoreFault, TokenFilter, Unwell, Via};
-
-/// The database of keys, tokens and grants in a state folder.
-pub(super) const DATABASE: &str = "hub.db";
-/// The setting of the ledger that says that the database was there: it is never made a second time.
-pub(super) const WAS_THERE: &str = "hub.db";
-
-/// Opens the database of a state folder. It is made unless the ledger says that it was there.
-///
-/// # Errors
-/// Says in words what is wrong with it.
-pub(super) fn open(state: &Path, ledger: &dyn Store) -> Result<HubDb, Failure> {
-    let was_there = ledger.get(WAS_THERE).map_err(anyhow::Error::from)?.is_some();
-    HubDb::open(&state.join(DATABASE), !was_there).map_err(|unwell| match unwell {
-        Unwell::Lost(Lost::Gone) => {
-            let shown = state.join(DATABASE).display().to_string();
-            let text = format!("{shown} is gone: keys, tokens and revocations were in it");
-            Failure::new(Exit::Error, text).hint("put it back from a backup; it is not made anew by itself")
-        }
-        other => anyhow::Error::from(other).into(),
-    })
-}
+use crate::ports::tokens::{StoreFault, TokenFilter, Via};
 
 /// Sees to the operator token in the home of the modules. What is to be told about it is in the answer.
 ///
@@ -67,7 +46,9 @@ impl Local {
     pub(super) fn open(place: &Place) -> Result<Self, Failure> {
         let ledger = read_ledger(&place.state)?;
         let (hub, home) = accepted(&place.state, &*ledger)?;
-        let authority = Authority::new(Arc::new(open(&place.state, &*ledger)?));
+        let known = database::is_known(&*ledger).map_err(anyhow::Error::from)?;
+        let store = database::open(&place.state, known).map_err(|why| Failure::new(Exit::Error, why))?;
+        let authority = Authority::new(Arc::new(store));
         authority.set_origins(&hub.effective_origin(), &hub.origins());
         Ok(Self { authority, home })
     }

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::task::Poll;
 
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
 use super::look::{self, Looked};
 use super::memory::Attempt;
 use super::{Engine, EngineError, Sink};
@@ -81,7 +84,7 @@ impl Engine {
         while !rest.is_empty() {
             let now: Vec<_> = rest.drain(..together(&rest)).collect();
             let started = self.world.clock.now();
-            let outcomes = self.act_together(now.iter().map(|((step, _), _)| *step), &failed).await;
+            let outcomes = self.act_together(now.iter().map(|((step, id), _)| (*step, id)), &failed).await;
             // They were sent off together, so what one took is counted from the end of the one before it.
             let mut last = started;
             for (((step, id), begun), (outcome, ended)) in now.into_iter().zip(outcomes) {
@@ -127,19 +130,22 @@ impl Engine {
     /// Begins these steps in their order, and waits for all of them: the keeper has the next one at hand when it is done with one.
     async fn act_together<'a>(
         &self,
-        steps: impl Iterator<Item = &'a Step>,
+        steps: impl Iterator<Item = (&'a Step, &'a StepId)>,
         failed: &BTreeSet<ResourceId>,
     ) -> Vec<(Outcome, Tick)> {
         let hand = Hand::new(&self.world);
         let act = async |step: &Step| {
+            let begun = self.world.clock.now();
             let outcome = if failed.contains(&step.resource) {
                 Outcome::Retry("an earlier step on it failed".to_owned())
             } else {
                 act(&hand, step).await
             };
-            (outcome, self.world.clock.now())
+            let ended = self.world.clock.now();
+            tell(&outcome, ended - begun);
+            (outcome, ended)
         };
-        all(steps.map(act)).await
+        all(steps.map(|(step, id)| act(step).instrument(span(step, id)))).await
     }
 
     fn finish(&self, step: &Step, id: &StepId, word: OutcomeWord, message: String, then: Then) -> Finish {
@@ -153,8 +159,29 @@ impl Engine {
             cause: step.cause,
             message: text.collect::<Vec<_>>().join(": "),
         };
-        let outcome = serde_json::to_value(word).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let outcome = word.as_str().to_owned();
         Finish { step: id.clone(), outcome, message, at, then, event }
+    }
+}
+
+/// What is said while a step is done names it and its resource.
+fn span(step: &Step, id: &StepId) -> Span {
+    tracing::debug_span!(
+        "step",
+        resource = %step.resource,
+        step = %id.0,
+        action = step.action.word(),
+        reason = %step.reason,
+        outcome = Empty,
+    )
+}
+
+fn tell(outcome: &Outcome, took: Millis) {
+    let span = Span::current();
+    if !span.is_disabled() {
+        let (outcome, message) = describe(outcome);
+        tracing::debug!(outcome = outcome.as_str(), message, ms = took.0, "done");
+        span.record("outcome", outcome.as_str());
     }
 }
 

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use tracing::Instrument;
+use tracing::field::Empty;
+
 use super::frozen;
 use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
@@ -37,6 +40,13 @@ impl Engine {
     /// # Errors
     /// When the ledger fails, or the plan breaks its own rules. Nothing is half-recorded then.
     pub async fn tick(&mut self, mode: Mode, sink: Sink<'_>) -> Result<Report, EngineError> {
+        let span = tracing::debug_span!("tick", steps = Empty, settled = Empty);
+        let report = Box::pin(self.round(mode, sink)).instrument(span.clone()).await?;
+        span.record("steps", report.steps.len()).record("settled", report.settled);
+        Ok(report)
+    }
+
+    async fn round(&mut self, mode: Mode, sink: Sink<'_>) -> Result<Report, EngineError> {
         let mut looked = self.look(mode).await?;
         if let (Some(busy), false) = (&looked.busy, mode.dry || mode.down) {
             let report = Report {

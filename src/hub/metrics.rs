@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::site::{Board, Site};
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::id::Name;
-use crate::model::output::{OutcomeWord, ResourceLine};
+use crate::model::output::ResourceLine;
 
 /// Seconds. A look at a converged machine takes milliseconds; a proxied request adds fractions of one.
 const TICK_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -114,7 +114,7 @@ impl Metrics {
         self.ticks.inc();
         self.tick.observe(Duration::from(board.took).as_secs_f64());
         for step in &board.steps {
-            let outcome = outcome(step.outcome);
+            let outcome = step.outcome.as_str();
             let labels = StepLabels { kind: step.resource.kind.to_string(), action: step.action.clone(), outcome };
             self.steps.get_or_create(&labels).inc();
         }
@@ -130,17 +130,6 @@ impl Metrics {
         let class = |class| self.requests.get_or_create_owned(&RequestLabels { service: service.to_string(), class });
         let duration = self.durations.get_or_create_owned(&ServiceLabels { service: service.to_string() });
         Meter { classes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class), duration }
-    }
-}
-
-fn outcome(outcome: OutcomeWord) -> &'static str {
-    match outcome {
-        OutcomeWord::Planned => "planned",
-        OutcomeWord::Changed => "changed",
-        OutcomeWord::Already => "already",
-        OutcomeWord::Retry => "retry",
-        OutcomeWord::Failed => "failed",
-        OutcomeWord::Unsure => "unsure",
     }
 }
 

@@ -169,6 +169,20 @@ pub enum OutcomeWord {
     Unsure,
 }
 
+impl OutcomeWord {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Changed => "changed",
+            Self::Already => "already",
+            Self::Retry => "retry",
+            Self::Failed => "failed",
+            Self::Unsure => "unsure",
+        }
+    }
+}
+
 /// A step: planned by `plan`, or done by `reconcile`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -14,6 +14,7 @@ pub mod sockets;
 pub mod storage;
 pub mod store;
 pub mod tokens;
+pub mod traces;
 pub mod world;
 
 use std::future::Future;

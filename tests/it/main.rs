@@ -43,5 +43,6 @@ mod storage_stage;
 mod storage_world;
 mod tidy;
 mod tokens;
+mod tokens_contract;
 mod trees;
 mod upgrade;

@@ -1,0 +1,43 @@
+//! What became of the spans of this process. One tally for the process, as there is one log.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Of this process.
+pub static TALLY: Tally = Tally { begun: AtomicBool::new(false), sent: AtomicU64::new(0), dropped: AtomicU64::new(0) };
+
+/// Counts spans.
+#[derive(Debug)]
+pub struct Tally {
+    begun: AtomicBool,
+    sent: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Tally {
+    /// From now on spans are sent.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether spans are sent at all.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    pub fn add_sent(&self, spans: u64) {
+        self.sent.fetch_add(spans, Ordering::Relaxed);
+    }
+
+    /// There was no room for them, or nobody who received them.
+    pub fn add_dropped(&self, spans: u64) {
+        self.dropped.fetch_add(spans, Ordering::Relaxed);
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
