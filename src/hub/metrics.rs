@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
 use super::site::{Board, Site};
+use super::spans::OfSpans;
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::id::Name;
 use crate::model::output::ResourceLine;
@@ -106,6 +107,7 @@ impl Metrics {
         registry.register("connections", "Client connections that are open", connections.clone());
         registry.register("websockets", "WebSocket connections that are open", websockets.clone());
         registry.register_collector(Box::new(OfBoard(board)));
+        registry.register_collector(Box::new(OfSpans));
         Self { registry: Arc::new(registry), ticks, tick, steps, requests, durations, denied, connections, websockets }
     }
 

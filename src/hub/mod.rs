@@ -13,6 +13,7 @@ mod router;
 mod selfprobe;
 pub mod serve;
 pub mod site;
+mod spans;
 mod state;
 mod vital;
 

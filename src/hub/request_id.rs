@@ -11,8 +11,8 @@ use axum::http::{Extensions, HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
-use tracing::field::{Empty, display};
-use tracing::{Instrument, Level, Span};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -72,40 +72,34 @@ pub(super) async fn attend(State(instance): State<Arc<str>>, mut request: Reques
     let id = RequestId::given(request.headers()).unwrap_or_else(|| RequestId::made(&instance));
     request.headers_mut().insert(X_REQUEST_ID, id.value());
     request.extensions_mut().insert(id.clone());
-    let mut response = if tracing::enabled!(Level::DEBUG) {
-        let span = span(&request, &id);
+    let span = span(&request, &id);
+    let mut response = if span.is_disabled() {
+        next.run(request).await
+    } else {
         let begun = Instant::now();
         let response = next.run(request).instrument(span.clone()).await;
         tell(&span, &response, begun);
         response
-    } else {
-        next.run(request).await
     };
     response.headers_mut().entry(X_REQUEST_ID).or_insert(id.0);
     response
 }
 
 fn span(request: &Request, id: &RequestId) -> Span {
-    // What is behind a wildcard is somebody else's.
-    let own = request.extensions().get::<MatchedPath>().is_some_and(|path| !path.as_str().contains("{*"));
-    let peer = request.extensions().get::<SocketAddr>();
-    let span = tracing::debug_span!(
+    // Nothing of this is done when nobody listens.
+    tracing::debug_span!(
         "request",
         method = %request.method(),
-        path = shown(request.uri().path(), own),
+        path = shown(request),
         request_id = id.as_str(),
-        peer = Empty,
+        peer = request.extensions().get::<SocketAddr>().map(tracing::field::display),
         service = Empty,
         status = Empty,
-    );
-    if let Some(peer) = peer {
-        span.record("peer", display(peer));
-    }
-    span
+    )
 }
 
 fn tell(span: &Span, response: &Response, begun: Instant) {
-    let status = response.status().as_u16();
+    let status = i64::from(response.status().as_u16());
     let service = response.extensions().get::<AnsweredBy>().map(|by| &*by.0);
     if let Some(service) = service {
         span.record("service", service);
@@ -115,12 +109,16 @@ fn tell(span: &Span, response: &Response, begun: Instant) {
     span.record("status", status);
 }
 
-/// What may be said of a path.
-fn shown(path: &str, own: bool) -> &str {
+/// What may be said of its path. What is behind a wildcard is somebody else's.
+fn shown(request: &Request) -> &str {
+    let own = request.extensions().get::<MatchedPath>().is_some_and(|path| !path.as_str().contains("{*"));
+    of_path(request.uri().path(), own)
+}
+
+fn of_path(path: &str, own: bool) -> &str {
     let end = if own { path.len() } else { path.match_indices('/').nth(1).map_or(path.len(), |(at, _)| at) };
-    let end = end.min(LONGEST_PATH);
     // A path of a request is ASCII; whatever is not is passed over.
-    path.get(..end).unwrap_or("/")
+    path.get(..end.min(LONGEST_PATH)).unwrap_or("/")
 }
 
 #[cfg(test)]
@@ -154,10 +152,10 @@ mod tests {
 
     #[test]
     fn of_the_path_of_a_service_only_the_first_segment_is_said() {
-        assert_eq!(shown("/healthz", true), "/healthz");
-        assert_eq!(shown("/api/v1/services/vault", true), "/api/v1/services/vault");
-        assert_eq!(shown("/vault/invite/SECRET", false), "/vault");
-        assert_eq!(shown("/", false), "/");
-        assert_eq!(shown(&format!("/{}", "x".repeat(999)), true).len(), LONGEST_PATH);
+        assert_eq!(of_path("/healthz", true), "/healthz");
+        assert_eq!(of_path("/api/v1/services/vault", true), "/api/v1/services/vault");
+        assert_eq!(of_path("/vault/invite/SECRET", false), "/vault");
+        assert_eq!(of_path("/", false), "/");
+        assert_eq!(of_path(&format!("/{}", "x".repeat(999)), true).len(), LONGEST_PATH);
     }
 }
