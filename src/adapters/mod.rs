@@ -7,6 +7,8 @@ pub mod clock;
 pub mod environment;
 /// Reading the manifest tree, and being woken when it changes.
 pub mod files;
+/// The database of keys, tokens and grants.
+pub mod hubdb;
 /// The client of the keeper.
 pub mod keeper;
 /// The kernel lock on a state folder.

@@ -4,6 +4,7 @@ mod bell;
 mod blobs;
 mod build;
 mod control;
+mod database;
 mod emit;
 mod hub;
 mod instance;

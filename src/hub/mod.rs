@@ -7,6 +7,7 @@ pub mod limit;
 pub mod metrics;
 pub mod office;
 pub mod operations;
+mod parachute;
 pub mod refusal;
 pub mod request_id;
 mod router;
@@ -15,7 +16,8 @@ pub mod serve;
 pub mod site;
 mod spans;
 mod state;
-mod vital;
+mod tokens;
+pub mod vital;
 
 pub use selfprobe::SelfProbe;
 pub use serve::{Parts, Server};

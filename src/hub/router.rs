@@ -5,7 +5,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
 use super::site::Site;
-use super::{api, health, metrics, request_id};
+use super::{api, health, metrics, parachute, request_id};
 
 /// The composition root of every listener.
 pub(super) fn router(site: Site) -> Router {
@@ -13,6 +13,7 @@ pub(super) fn router(site: Site) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .merge(api::router(&site))
+        .merge(parachute::router())
         .route("/health", get(health::health))
         .route("/readyz", get(health::readyz))
         .route("/api/ready", get(health::ready))

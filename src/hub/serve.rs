@@ -21,7 +21,8 @@ use super::router::router;
 use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
 use super::state::State;
-use super::vital::{Alarm, Vital, Witness};
+use super::tokens::{self, OperatorFile};
+use super::vital::{self, Vital};
 use crate::authority::Authority;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
@@ -38,17 +39,13 @@ const FORGETTING: Millis = Millis(1_000);
 
 /// What a server is made of.
 pub struct Parts {
-    pub authority: Arc<Authority>,
     pub clock: Arc<dyn Clock + Send + Sync>,
     pub office: Arc<dyn Office>,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
-    /// Rung when its standing changed.
-    pub bell: Arc<dyn Fn() + Send + Sync>,
-    /// Says what became of files that must be there, if anything did.
-    pub witness: Witness,
-    /// Told when the process cannot go on.
-    pub lost: Alarm,
+    pub vital: vital::Parts,
+    /// The file of the operator token in a home.
+    pub operator_file: OperatorFile,
 }
 
 /// The hub. Ends with its value, after its requests had a moment.
@@ -73,11 +70,13 @@ impl Server {
         let state = Arc::new(State::default());
         state.say(Standing::Starting);
         let metrics = Metrics::new(boards.clone());
-        let vital = Vital::new(parts.witness, parts.lost);
+        let authority = Arc::new(Authority::default());
+        let bell = parts.vital.bell.clone();
+        let vital = Vital::new(parts.vital, authority.clone(), state.clone());
         let site = Site {
             wish: wishes.clone(),
             board: boards,
-            authority: parts.authority,
+            authority,
             operations: Arc::new(Operations::new(&parts.instance)),
             office: parts.office,
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
@@ -87,12 +86,13 @@ impl Server {
             clock: parts.clock,
             instance: parts.instance,
         };
-        let probing = selfprobe::watch(state.clone(), site.clone(), parts.bell.clone());
-        let listener = Listener { site, state: state.clone(), bell: parts.bell.clone(), ends };
+        let probing = selfprobe::watch(state.clone(), site.clone(), bell.clone());
+        let keeping = tokens::keep(site.clone(), parts.operator_file);
+        let listener = Listener { site, state: state.clone(), bell: bell, ends };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
-            runtime.spawn(vital.watch());
+            runtime.spawn(keeping);
             runtime.spawn(probing);
             runtime.block_on(listener.run(wishes));
             runtime.shutdown_background();

@@ -13,6 +13,7 @@ pub mod secrets;
 pub mod sockets;
 pub mod storage;
 pub mod store;
+pub mod tokens;
 pub mod traces;
 pub mod world;
 

@@ -86,7 +86,7 @@ pub(super) struct OverrideBody {
 ///
 /// Looks at the manifests and the machine, and says what would be done and why. Changes nothing.
 #[utoipa::path(
-    post, path = "/plan", tag = "changes", request_body = inline(PassRequest),
+    post, path = "/plan", operation_id = "plan", tag = "changes", request_body = inline(PassRequest),
     responses((status = 200, body = Planned), Always, WithBody, ByEngine)
 )]
 pub(super) async fn plan(
@@ -101,7 +101,7 @@ pub(super) async fn plan(
 ///
 /// Looks again, and works until everything is settled. The daemon does that by itself when something changes.
 #[utoipa::path(
-    post, path = "/reconcile", tag = "changes", params(Patience), request_body = inline(PassRequest),
+    post, path = "/reconcile", operation_id = "reconcile", tag = "changes", params(Patience), request_body = inline(PassRequest),
     responses(
         (status = 200, description = "It is over, with success or without", body = Operation),
         (status = 202, description = "It is under way; `Location` says where to ask", body = Operation),
@@ -120,7 +120,7 @@ pub(super) async fn reconcile(
 ///
 /// Stops it and starts it again; over when it and what it needs are ready.
 #[utoipa::path(
-    post, path = "/services/{name}/restart", tag = "changes",
+    post, path = "/services/{name}/restart", operation_id = "restartService", tag = "changes",
     params(("name" = String, Path, description = "The name of the Service", example = "vault"), Patience),
     responses(
         (status = 200, description = "It is over, with success or without", body = Operation),
@@ -141,7 +141,7 @@ pub(super) async fn restart(
 ///
 /// It stays stopped against its file until the time is over or it is started.
 #[utoipa::path(
-    post, path = "/services/{name}/stop", tag = "changes",
+    post, path = "/services/{name}/stop", operation_id = "stopService", tag = "changes",
     params(("name" = String, Path, description = "The name of the Service", example = "vault"), Patience),
     request_body = inline(OverrideBody),
     responses(
@@ -163,7 +163,7 @@ pub(super) async fn stop(
 ///
 /// Takes a stop back; what its file suspends runs for a while.
 #[utoipa::path(
-    post, path = "/services/{name}/start", tag = "changes",
+    post, path = "/services/{name}/start", operation_id = "startService", tag = "changes",
     params(("name" = String, Path, description = "The name of the Service", example = "vault"), Patience),
     request_body = inline(OverrideBody),
     responses(

@@ -31,7 +31,7 @@ pub struct OperationList {
 ///
 /// They are kept in memory: the newest thousand since the daemon was started.
 #[utoipa::path(
-    get, path = "/operations", tag = "operations", params(HowMany),
+    get, path = "/operations", operation_id = "listOperations", tag = "operations", params(HowMany),
     responses((status = 200, body = OperationList), Always)
 )]
 pub(super) async fn list(
@@ -44,7 +44,7 @@ pub(super) async fn list(
 
 /// One operation, with what was said.
 #[utoipa::path(
-    get, path = "/operations/{id}", tag = "operations",
+    get, path = "/operations/{id}", operation_id = "getOperation", tag = "operations",
     params(("id" = String, Path, description = "As it was answered when it was begun")),
     responses((status = 200, body = Operation), Always, ByName)
 )]

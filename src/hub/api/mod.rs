@@ -14,12 +14,13 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use utoipa::PartialSchema;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Info, OpenApi, Server};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::refusal::Refusal;
+use super::refusal::{ErrorBody, Refusal};
 use super::site::Site;
 
 /// Where it is mounted.
@@ -59,14 +60,16 @@ pub fn document() -> OpenApi {
     document.info = info;
     document.servers = Some(vec![Server::new(BASE)]);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-    document.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let components = document.components.get_or_insert_default();
+    components.schemas.insert("ErrorBody".to_owned(), ErrorBody::schema());
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     document.security = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
     document
 }
 
 /// This document.
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "document",
+    get, path = "/openapi.json", operation_id = "document", tag = "document",
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value), answers::Always)
 )]
 async fn openapi(_: asked::Nothing) -> axum::Json<OpenApi> {

@@ -67,7 +67,7 @@ fn is_ready(line: &ResourceLine) -> bool {
 ///
 /// As the daemon last looked at them; it waits for nothing.
 #[utoipa::path(
-    get, path = "/resources", tag = "resources", params(Which),
+    get, path = "/resources", operation_id = "listResources", tag = "resources", params(Which),
     responses((status = 200, body = Resources), Always)
 )]
 pub(super) async fn list(State(site): State<Site>, Asked(which): Asked<Which>) -> Json<Resources> {
@@ -81,7 +81,7 @@ pub(super) async fn list(State(site): State<Site>, Asked(which): Asked<Which>) -
 ///
 /// Its manifest in force, what it needs and who needs it, its newest events, and for a Service its last lines of output.
 #[utoipa::path(
-    get, path = "/resources/{kind}/{name}", tag = "resources",
+    get, path = "/resources/{kind}/{name}", operation_id = "describeResource", tag = "resources",
     params(
         ("kind" = String, Path, description = "Hub, Service, Storage or StorageBackend", example = "Service"),
         ("name" = String, Path, description = "The name of the resource", example = "vault")

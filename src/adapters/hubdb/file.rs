@@ -1,0 +1,68 @@
+//! A file that holds one secret, for its owner alone, and is replaced in one move.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+
+use crate::model::secret::Secret;
+use crate::ports::tokens::SecretFile;
+
+/// The longest that is read.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// A file at a path. Its folder has to be there.
+#[derive(Debug)]
+pub struct OwnFile {
+    path: PathBuf,
+}
+
+impl OwnFile {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+}
+
+impl SecretFile for OwnFile {
+    fn read(&self) -> io::Result<Option<Secret>> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut text = String::new();
+        file.take(MOST_BYTES).read_to_string(&mut text)?;
+        Ok(Some(Secret::new(text.trim_end().to_owned())))
+    }
+
+    fn write(&self, secret: &Secret) -> io::Result<()> {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        // Of a writer that was killed.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(secret.reveal().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        match self.path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    fn close_to_others(&self) -> io::Result<Option<u32>> {
+        let mode = match fs::metadata(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found?.mode() & 0o7777,
+        };
+        if mode & 0o077 == 0 {
+            return Ok(None);
+        }
+        fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
+        Ok(Some(mode))
+    }
+}
