@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::hub_stage::{Reply, get, send, staged};
 use crate::python;
@@ -18,8 +18,8 @@ const PACKAGES: [&str; 1] = ["prometheus_client==0.26.0"];
 const SCRIPT: &str = "
 import json, sys
 from importlib import import_module
-name, text = sys.stdin.read().split('\\n', 1)
-families = import_module(name).text_string_to_metric_families(text)
+asked = json.load(sys.stdin)
+families = import_module(asked['parser']).text_string_to_metric_families(asked['text'])
 print(json.dumps({f.name: {
     'type': f.type, 'help': f.documentation, 'unit': f.unit,
     'samples': [[s.name, s.labels, s.value] for s in f.samples],
@@ -34,8 +34,8 @@ fn scrape(port: u16, accept: &str) -> Reply {
 }
 
 fn parsed(parser: &str, text: &str) -> Option<Value> {
-    let said = python::run(&PACKAGES, SCRIPT, format!("{parser}\n{text}").as_bytes())?;
-    Some(serde_json::from_str(&said).expect("JSON"))
+    let python = python::with(&PACKAGES)?;
+    Some(python::ask(&python, SCRIPT, &json!({ "parser": parser, "text": text })))
 }
 
 #[test]

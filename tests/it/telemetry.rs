@@ -137,7 +137,7 @@ import json, sys
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 spans = []
-for line in sys.stdin.read().split():
+for line in json.load(sys.stdin):
     message = ExportTraceServiceRequest.FromString(bytes.fromhex(line))
     for resource in MessageToDict(message)['resourceSpans']:
         for scope in resource['scopeSpans']:
@@ -185,10 +185,10 @@ print(json.dumps(spans))
     }
 
     fn spans(received: &Received) -> Option<Vec<Value>> {
-        let bodies =
-            received.lock().expect("unpoisoned").iter().map(|(_, body)| hex(body)).collect::<Vec<_>>().join("\n");
-        let said = python::run(&PACKAGES, SCRIPT, bodies.as_bytes())?;
-        Some(serde_json::from_str(&said).expect("JSON"))
+        let python = python::with(&PACKAGES)?;
+        let bodies: Vec<String> = received.lock().expect("unpoisoned").iter().map(|(_, body)| hex(body)).collect();
+        let spans = python::ask(&python, SCRIPT, &bodies.into());
+        Some(spans.as_array().expect("a list").clone())
     }
 
     fn hex(bytes: &[u8]) -> String {
