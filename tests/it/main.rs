@@ -2,6 +2,7 @@
 
 mod adoption;
 mod again_sim;
+mod api;
 mod backends;
 mod bad;
 mod blobs;
@@ -42,3 +43,4 @@ mod storage_world;
 mod tidy;
 mod trees;
 mod upgrade;
+mod web;
