@@ -7,6 +7,8 @@ pub mod grants;
 /// The only two ways to a token.
 mod issue;
 mod keys;
+/// Tokens and grants as clients see them.
+pub mod lines;
 /// Lists, revocation, key rotation.
 mod manage;
 mod mint;
