@@ -75,7 +75,7 @@ fn without_a_good_token_nothing_is_said() {
     let wrong = bare("GET", "/api/v1/resources", &[("Authorization", "Bearer not.a.token")]).status(401);
     assert!(wrong.header("www-authenticate").is_some_and(|text| text.contains("invalid_token")), "{wrong:?}");
     assert!(!wrong.text().contains("not.a.token"));
-    let stranger = minted(hub.port, &hub.admin, "scribe:admin");
+    let stranger = minted(&hub.stage, "a:b");
     hub.call(&stranger, "GET", "/resources", None).status(403);
     let refused = hub.call(&stranger, "POST", "/reconcile", None).status(403);
     assert_eq!(refused.json()["error"], "insufficient_scope");
@@ -305,7 +305,7 @@ fn storage(stage: &Stage) {
     stage.write(
         "storage.yaml",
         "apiVersion: trueup/v1\nkind: StorageBackend\nmetadata: { name: disk }\nspec: { fs: { path: ../blobs } }\n---\n\
-         apiVersion: trueup/v1\nkind: Storage\nmetadata: { name: main }\nspec: { active: disk }\n",
+         apiVersion: trueup/v1\nkind: Storage\nmetadata: { name: main }\nspec: { activeBackend: disk }\n",
     );
 }
 

@@ -161,12 +161,7 @@ pub fn operator(stage: &Stage, port: u16) -> String {
 }
 
 /// Another token, with this scope, for the hub.
-pub fn minted(port: u16, operator: &str, scope: &str) -> String {
-    let bearer = format!("Bearer {operator}");
-    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
-    let body = serde_json::json!({ "scope": scope, "audience": "hub" }).to_string();
-    let call =
-        Call { port, method: "POST", path: "/api/auth/mint-token", headers: &headers, body: Some(body.as_bytes()) };
-    let minted = call.send().status(200).json();
-    minted["token"].as_str().unwrap_or_else(|| panic!("{minted}")).to_owned()
+pub fn minted(stage: &Stage, scope: &str) -> String {
+    let answer = stage.run(&["token", "mint", "-o", "json", "--scope", scope, "--audience", "hub"]).code(0);
+    answer.typed("minted").pop().and_then(|line| line["token"].as_str().map(str::to_owned)).expect("a token")
 }
