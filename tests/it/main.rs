@@ -2,6 +2,7 @@
 
 mod adoption;
 mod again_sim;
+mod api;
 mod backends;
 mod bad;
 mod blobs;
@@ -49,3 +50,4 @@ mod tokens;
 mod tokens_contract;
 mod trees;
 mod upgrade;
+mod web;
