@@ -15,6 +15,7 @@ use super::instance::{self, INSTANCE, Instance, Note};
 use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::adapters::hubdb::file::OwnFile;
+use crate::adapters::sockets::ProcSockets;
 use crate::authority::operator;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
@@ -27,6 +28,7 @@ use crate::model::unit::Millis;
 use crate::ports::Answer;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
+use crate::ports::sockets::{Sockets as _, Sought};
 use crate::ports::store::Store;
 
 /// Requests under way have so long when the daemon ends.
@@ -69,7 +71,7 @@ impl LazyHub {
         let instance = number()?;
         let parts = Parts {
             clock: Arc::new(SystemClock),
-            holder: None,
+            holder: Some(Arc::new(|address| holder(address.port()))),
             bounds: Bounds::default(),
             office,
             instance: Arc::from(instance.as_str()),
@@ -158,6 +160,14 @@ impl Served {
             _ => {}
         }
     }
+}
+
+/// Who listens on a port.
+fn holder(port: u16) -> Option<String> {
+    let sockets = ProcSockets::new();
+    let table = sockets.table().ok()?;
+    let sought = Sought { ports: [port].into(), ..Sought::default() };
+    sockets.holders(&table, &sought).by_port.get(&port)?.first().map(ToString::to_string)
 }
 
 /// A number that no other process has.
