@@ -89,6 +89,7 @@ impl Engine {
         // Best effort: if it fails, the keeper thinks less of the process, and the next tick says it again.
         let _ = self.tell_ready(&looked).await;
         self.tell_hub(&looked, checked.plan(), mode);
+        self.settle_requests(checked.plan(), mode).await;
         let executed = self.execute(&checked, &looked, sink).await?;
         self.tell_storage(&looked, mode);
         self.close_open(&looked)?;

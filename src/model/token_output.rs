@@ -1,6 +1,8 @@
 //! What the commands for tokens and grants say, and the HTTP paths with them. The names of the fields are those that clients of the older
 //! hub know, so they are written with underscores.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,6 +16,7 @@ pub enum TokenOutput {
     Token(TokenLine),
     Revoked(RevokedLine),
     Rotated(RotatedLine),
+    Reset(ResetLine),
     Grant(GrantLine),
     GrantRevoked(GrantRevokedLine),
 }
@@ -77,6 +80,18 @@ pub struct RotatedLine {
     pub reissued: Vec<String>,
     /// Live tokens that died with the old keys and cannot be made anew from here: whoever uses them needs new ones.
     pub orphaned: Vec<TokenLine>,
+}
+
+/// A database of keys and tokens that was made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetLine {
+    pub database: PathBuf,
+    /// Where what was left of the old one is.
+    pub moved_to: Option<PathBuf>,
+    /// The key that signs from now on.
+    pub kid: String,
+    /// What was made anew. All other tokens are dead, and nobody knows which there were.
+    pub reissued: Vec<String>,
 }
 
 /// What a subject allowed a client.

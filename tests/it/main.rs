@@ -2,6 +2,7 @@
 
 mod adoption;
 mod again_sim;
+mod api;
 mod backends;
 mod bad;
 mod blobs;
@@ -9,6 +10,7 @@ mod bucket;
 mod change;
 mod chaos;
 mod continuous;
+mod database;
 mod demo;
 mod examples;
 mod faults;
@@ -48,3 +50,4 @@ mod tokens;
 mod tokens_contract;
 mod trees;
 mod upgrade;
+mod web;
