@@ -201,6 +201,34 @@ print(json.dumps(spans))
         value.and_then(|value| value.as_object()?.values().next()).unwrap_or(&Value::Null)
     }
 
+    /// Spans that were given up, as `/metrics` says.
+    fn dropped(port: u16) -> u64 {
+        let text = ask(port, "/metrics", None).text();
+        let line = text.lines().find(|line| line.starts_with("trueup_trace_spans_total{outcome=\"dropped\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    }
+
+    /// One request after the other, on one connection.
+    fn ask_again_and_again(port: u16, times: usize) {
+        let mut reader = BufReader::new(TcpStream::connect(("127.0.0.1", port)).expect("the hub"));
+        for _ in 0..times {
+            reader.get_mut().write_all(b"GET /api/ready HTTP/1.1\r\nhost: hub\r\n\r\n").expect("sent");
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                assert!(reader.read_line(&mut line).expect("an answer") > 0, "the hub closed the connection");
+                let line = line.trim_end().to_ascii_lowercase();
+                if let Some(value) = line.strip_prefix("content-length: ") {
+                    length = value.parse().expect("a length");
+                }
+                if line.is_empty() {
+                    break;
+                }
+            }
+            reader.read_exact(&mut vec![0; length]).expect("a body");
+        }
+    }
+
     #[test]
     fn spans_of_requests_and_steps_reach_a_collector_and_hold_no_secret() {
         let (mut stage, port) = staged();
@@ -256,11 +284,7 @@ print(json.dumps(spans))
         stage.env.push(("OTEL_EXPORTER_OTLP_ENDPOINT".into(), endpoint));
         let mut daemon = stage.daemon();
         wait_until("the service", || stage.is_ready("one"));
-        let dropped = || {
-            let text = ask(port, "/metrics", None).text();
-            let line = text.lines().find(|line| line.starts_with("trueup_trace_spans_total{outcome=\"dropped\"}"));
-            line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
-        };
+        let dropped = || dropped(port);
         wait_until("spans to be given up", || dropped() > 0);
         let before = dropped();
         wait_until("more of them", || dropped() > before);
@@ -282,7 +306,10 @@ print(json.dumps(spans))
         stage.env.push(("OTEL_EXPORTER_OTLP_ENDPOINT".into(), endpoint));
         let mut daemon = stage.daemon();
         wait_until("the hub", || listens(port));
-        ask(port, "/healthz", None);
+        // More than the queue and one group hold.
+        ask_again_and_again(port, 3_000);
+        let dropped = dropped(port);
+        assert!((1..3_000).contains(&dropped), "{dropped}");
         kill(u64::from(daemon.0.id()), "TERM");
         let begun = Instant::now();
         assert_eq!(daemon.0.wait().expect("reaped").code(), Some(0), "{}", stage.daemon_output());
