@@ -25,6 +25,7 @@ mod jwt;
 mod keeper;
 mod limits;
 mod manifests;
+mod modules_contract;
 mod near;
 mod noise;
 mod python;
