@@ -30,7 +30,7 @@ pub(super) fn router(site: Site, proxy: Arc<Proxy>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .merge(api::router(&site))
-        .merge(parachute::router())
+        .merge(parachute::router(&site))
         .route("/health", get(health::health))
         .route("/readyz", get(health::readyz))
         .route("/api/ready", get(health::ready))

@@ -3,60 +3,8 @@
 use serde_json::{Value, json};
 use trueup::model::blob::{Integrity, Sha256};
 
-use crate::hub_stage::hub_at;
-use crate::stage::{Own, Stage, alive, free_port, listens, shell, wait_until};
-use crate::web::{Answered, Call, Stream, minted, operator};
-
-/// A daemon with a hub, and tokens to call it.
-struct Hub {
-    _daemon: Own,
-    stage: Stage,
-    port: u16,
-    reader: String,
-    admin: String,
-}
-
-impl Hub {
-    fn start(stage: Stage) -> Self {
-        let port = free_port();
-        stage.write("hub.yaml", &hub_at(port));
-        let daemon = stage.daemon();
-        let admin = operator(&stage, port);
-        let reader = admin.clone();
-        Self { _daemon: daemon, stage, port, reader, admin }
-    }
-
-    fn call(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Answered {
-        let bearer = format!("Bearer {token}");
-        let text = body.map(ToString::to_string);
-        let mut headers = vec![("Authorization", bearer.as_str())];
-        if body.is_some() {
-            headers.push(("Content-Type", "application/json"));
-        }
-        let path = format!("/api/v1{path}");
-        Call { port: self.port, method, path: &path, headers: &headers, body: text.as_deref().map(str::as_bytes) }
-            .send()
-    }
-
-    fn get(&self, path: &str) -> Answered {
-        self.call(&self.reader, "GET", path, None)
-    }
-
-    fn post(&self, path: &str, body: Option<&Value>) -> Answered {
-        self.call(&self.admin, "POST", path, body)
-    }
-
-    fn resource(&self, name: &str) -> Option<Value> {
-        let list = self.get("/resources").status(200).json();
-        list["resources"].as_array()?.iter().find(|r| r["name"] == name).cloned()
-    }
-}
-
-fn ready(resource: &Value) -> bool {
-    resource["conditions"]
-        .as_array()
-        .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
-}
+use crate::stage::{Stage, alive, free_port, listens, shell, wait_until};
+use crate::web::{Call, Hub, minted, ready};
 
 #[test]
 fn without_a_good_token_nothing_is_said() {
@@ -203,15 +151,6 @@ fn services_are_stopped_started_and_restarted() {
     );
     hub.post("/services/box/restart?wait=1h", None).status(400);
     hub.post("/services/box/restart?wait=soon", None).status(400);
-}
-
-impl Hub {
-    fn stream(&self, path: &str, more: &[(&str, &str)]) -> Stream {
-        let bearer = format!("Bearer {}", self.reader);
-        let headers = [&[("Authorization", bearer.as_str())], more].concat();
-        let path = format!("/api/v1{path}");
-        Call { port: self.port, method: "GET", path: &path, headers: &headers, body: None }.stream()
-    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod keeper;
 mod limits;
 mod manifests;
 mod metrics;
+mod modules_contract;
 mod near;
 mod noise;
 mod python;

@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::stage::{DEADLINE, Stage, wait_until};
+use crate::hub_stage::hub_at;
+use crate::stage::{DEADLINE, Own, Stage, free_port, wait_until};
 
 /// What was answered.
 #[derive(Debug)]
@@ -164,4 +165,62 @@ pub fn operator(stage: &Stage, port: u16) -> String {
 pub fn minted(stage: &Stage, scope: &str) -> String {
     let answer = stage.run(&["token", "mint", "-o", "json", "--scope", scope, "--audience", "hub"]).code(0);
     answer.typed("minted").pop().and_then(|line| line["token"].as_str().map(str::to_owned)).expect("a token")
+}
+
+/// A daemon with a hub, and tokens to call it.
+pub struct Hub {
+    _daemon: Own,
+    pub stage: Stage,
+    pub port: u16,
+    pub reader: String,
+    pub admin: String,
+}
+
+impl Hub {
+    pub fn start(stage: Stage) -> Self {
+        let port = free_port();
+        stage.write("hub.yaml", &hub_at(port));
+        let daemon = stage.daemon();
+        let admin = operator(&stage, port);
+        let reader = admin.clone();
+        Self { _daemon: daemon, stage, port, reader, admin }
+    }
+
+    pub fn call(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Answered {
+        let bearer = format!("Bearer {token}");
+        let text = body.map(ToString::to_string);
+        let mut headers = vec![("Authorization", bearer.as_str())];
+        if body.is_some() {
+            headers.push(("Content-Type", "application/json"));
+        }
+        let path = format!("/api/v1{path}");
+        Call { port: self.port, method, path: &path, headers: &headers, body: text.as_deref().map(str::as_bytes) }
+            .send()
+    }
+
+    pub fn get(&self, path: &str) -> Answered {
+        self.call(&self.reader, "GET", path, None)
+    }
+
+    pub fn post(&self, path: &str, body: Option<&Value>) -> Answered {
+        self.call(&self.admin, "POST", path, body)
+    }
+
+    pub fn resource(&self, name: &str) -> Option<Value> {
+        let list = self.get("/resources").status(200).json();
+        list["resources"].as_array()?.iter().find(|r| r["name"] == name).cloned()
+    }
+
+    pub fn stream(&self, path: &str, more: &[(&str, &str)]) -> Stream {
+        let bearer = format!("Bearer {}", self.reader);
+        let headers = [&[("Authorization", bearer.as_str())], more].concat();
+        let path = format!("/api/v1{path}");
+        Call { port: self.port, method: "GET", path: &path, headers: &headers, body: None }.stream()
+    }
+}
+
+pub fn ready(resource: &Value) -> bool {
+    resource["conditions"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }

@@ -3,7 +3,7 @@
 
 mod acts;
 mod answers;
-mod asked;
+pub(super) mod asked;
 mod blobs;
 mod book;
 mod flow;
@@ -24,6 +24,7 @@ use utoipa::openapi::{Info, OpenApi, Server};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(super) use self::history::text as lines_as_text;
 use super::refusal::{ErrorBody, Refusal};
 use super::site::Site;
 

@@ -72,15 +72,21 @@ impl Right {
     }
 }
 
-/// The caller of a request that needs this right.
+/// The caller of a request that needs this right. `code` is the word of the answer without a good token.
 ///
 /// # Errors
 /// 401 without a good token, 403 without the scope, 429 after too many of the former, 503 while nobody can say.
-pub fn admit(site: &Site, headers: &HeaderMap, peer: Option<SocketAddr>, right: Right) -> Result<Caller, Refusal> {
-    let caller = verify(site, headers, peer, "unauthorized")?;
+pub fn admit(
+    site: &Site,
+    headers: &HeaderMap,
+    peer: Option<SocketAddr>,
+    right: Right,
+    code: &'static str,
+) -> Result<Caller, Refusal> {
+    let caller = verify(site, headers, peer, code)?;
     if !AUDIENCES.contains(&caller.audience.as_str()) {
         let what = "the token is for another audience; 'hub' or 'operator' is accepted here";
-        return Err(unauthorized(site, peer, "unauthorized", what, INVALID));
+        return Err(unauthorized(site, peer, code, what, INVALID));
     }
     if !right.is_given(&caller) {
         let scope = right.scope();
@@ -165,7 +171,7 @@ pub(super) async fn door(
 ) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let right = needed(request.method(), path);
-    let mut response = match admit(&site, request.headers(), peer.map(|Extension(peer)| peer), right) {
+    let mut response = match admit(&site, request.headers(), peer.map(|Extension(peer)| peer), right, "unauthorized") {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
