@@ -36,6 +36,7 @@ mod real;
 mod requests;
 mod s3;
 mod schemas;
+mod schemathesis;
 mod service;
 mod sim;
 mod stage;
