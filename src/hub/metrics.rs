@@ -244,7 +244,7 @@ pub(super) async fn metrics(
 ) -> Response {
     let peer = peer.map(|Extension(peer)| peer);
     if peer.is_none_or(|peer| layer(peer.ip(), &headers) == Layer::Public)
-        && let Err(refusal) = admit(&site, &headers, peer, Right::Read)
+        && let Err(refusal) = admit(&site, &headers, peer, Right::Read, "unauthorized")
     {
         return refusal.into_response();
     }
