@@ -215,8 +215,8 @@ pub trait Blobs {
         to: GetTo<'_>,
         passed: &Passed<'_>,
     ) -> Result<FetchedLine, Failure>;
-    /// Blobs in the order of their keys, until `each` says `false`.
-    fn list(&self, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure>;
+    /// Blobs in the order of their keys, from the first after this one, until `each` says `false`.
+    fn list(&self, after: Option<&Integrity>, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure>;
     fn stat(&self, key: &Integrity) -> Result<BlobLine, Failure>;
     /// Reads a blob where it should lie. What is found wrong is told, and changes nothing.
     fn verify(&self, key: &Integrity, passed: &Passed<'_>) -> Result<VerdictLine, Failure>;
@@ -224,6 +224,13 @@ pub trait Blobs {
     fn status(&self) -> Result<StorageLine, Failure>;
     /// The newest first.
     fn migrations(&self, limit: usize) -> Result<Vec<MigrationLine>, Failure>;
+}
+
+/// Where spans go beside the log.
+pub struct Traces {
+    pub listener: Listener,
+    /// Sends what is left, within a second.
+    pub end: Box<dyn FnOnce()>,
 }
 
 /// A token that a person asks for.
@@ -266,13 +273,6 @@ pub trait Tokens {
     fn grant(&self, subject: &str, client: &str, scopes: &[String]) -> Result<GrantLine, Failure>;
     /// Whether there was one.
     fn revoke_grant(&self, subject: &str, client: &str) -> Result<bool, Failure>;
-}
-
-/// Where spans go beside the log.
-pub struct Traces {
-    pub listener: Listener,
-    /// Sends what is left, within a second.
-    pub end: Box<dyn FnOnce()>,
 }
 
 /// What the binary puts behind the commands.

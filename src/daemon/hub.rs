@@ -20,7 +20,7 @@ use crate::cli::exit::Failure;
 use crate::engine::Report;
 use crate::engine::report::is_manifest_problem;
 use crate::hub::office::Office;
-use crate::hub::{Board, Parts, Server, vital};
+use crate::hub::{Board, Bounds, Parts, Server, vital};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
@@ -67,6 +67,8 @@ impl LazyHub {
         let instance = number()?;
         let parts = Parts {
             clock: Arc::new(SystemClock),
+            holder: None,
+            bounds: Bounds::default(),
             office,
             instance: Arc::from(instance.as_str()),
             vital: vital::Parts {

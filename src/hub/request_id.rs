@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::HeaderName;
-use axum::http::{Extensions, HeaderMap, HeaderValue};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Request as AnyRequest, Response as AnyResponse};
 use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
@@ -66,18 +66,33 @@ impl RequestId {
 #[derive(Clone, Debug)]
 pub struct AnsweredBy(pub Arc<str>);
 
+/// Gives a request its id, and says it to whoever gets the request.
+pub(super) fn name(headers: &mut HeaderMap, instance: &str) -> RequestId {
+    let id = RequestId::given(headers).unwrap_or_else(|| RequestId::made(instance));
+    headers.insert(X_REQUEST_ID, id.value());
+    id
+}
+
+/// What [`attend`] tells, for a request that does not go through the router.
+pub(super) async fn told<B, C>(
+    request: AnyRequest<B>,
+    id: &RequestId,
+    answer: impl AsyncFnOnce(AnyRequest<B>) -> AnyResponse<C>,
+) -> AnyResponse<C> {
+    let span = span(&request, id);
+    let begun = Instant::now();
+    let response = answer(request).instrument(span.clone()).await;
+    tell(&span, &response, begun);
+    response
+}
+
 /// Gives a request its id, and tells what came of it: a span `request`, and in it the event `answered` with the time until the head of the
 /// answer, at level debug.
 pub(super) async fn attend(State(instance): State<Arc<str>>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::given(request.headers()).unwrap_or_else(|| RequestId::made(&instance));
-    request.headers_mut().insert(X_REQUEST_ID, id.value());
+    let id = name(request.headers_mut(), &instance);
     request.extensions_mut().insert(id.clone());
     let mut response = if tracing::enabled!(Level::DEBUG) {
-        let span = span(&request, &id);
-        let begun = Instant::now();
-        let response = next.run(request).instrument(span.clone()).await;
-        tell(&span, &response, begun);
-        response
+        told(request, &id, async |request| next.run(request).await).await
     } else {
         next.run(request).await
     };
@@ -85,7 +100,7 @@ pub(super) async fn attend(State(instance): State<Arc<str>>, mut request: Reques
     response
 }
 
-fn span(request: &Request, id: &RequestId) -> Span {
+fn span<B>(request: &AnyRequest<B>, id: &RequestId) -> Span {
     // What is behind a wildcard is somebody else's.
     let own = request.extensions().get::<MatchedPath>().is_some_and(|path| !path.as_str().contains("{*"));
     let peer = request.extensions().get::<SocketAddr>();
@@ -104,7 +119,7 @@ fn span(request: &Request, id: &RequestId) -> Span {
     span
 }
 
-fn tell(span: &Span, response: &Response, begun: Instant) {
+fn tell<B>(span: &Span, response: &AnyResponse<B>, begun: Instant) {
     let status = response.status().as_u16();
     let service = response.extensions().get::<AnsweredBy>().map(|by| &*by.0);
     if let Some(service) = service {

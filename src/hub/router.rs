@@ -1,15 +1,32 @@
 //! Which handler answers which path. What is not the hub's own belongs to the services.
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::extract::{Extension, Request};
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::get;
 
+use super::proxy::body::RequestBody;
+use super::proxy::{Peer, Proxy};
 use super::site::Site;
 use super::{api, health, metrics, parachute, request_id};
 
+/// The first segments of the hub's own paths. A request elsewhere does not come to the router at all; one that comes here and finds no
+/// handler goes to the services as well.
+const OWN: &[&str] = &["api", "health", "healthz", "metrics", "readyz"];
+
+/// Whether the router is asked for a path.
+pub(super) fn is_own(path: &str) -> bool {
+    let first = path.get(1..).unwrap_or_default().split('/').next().unwrap_or_default();
+    OWN.contains(&first)
+}
+
 /// The composition root of every listener.
-pub(super) fn router(site: Site) -> Router {
+pub(super) fn router(site: Site, proxy: Arc<Proxy>) -> Router {
     let instance = site.instance.clone();
+    let to_services = move |Extension(peer): Extension<Peer>, request: Request| pass_on(proxy.clone(), peer, request);
     Router::new()
         .route("/healthz", get(health::healthz))
         .merge(api::router(&site))
@@ -18,7 +35,14 @@ pub(super) fn router(site: Site) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/api/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
+        .fallback(to_services)
         .with_state(site)
         // The outermost, after the last route and the fallback.
         .layer(from_fn_with_state(instance, request_id::attend))
+}
+
+async fn pass_on(proxy: Arc<Proxy>, peer: Peer, request: Request) -> Response {
+    let pause = proxy.body_pause();
+    let answer = proxy.forward(request.map(|body| RequestBody::axum(body, pause)), peer).await;
+    answer.map(axum::body::Body::new)
 }

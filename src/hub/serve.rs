@@ -1,41 +1,63 @@
-//! Listening: the thread of the hub, its listener, and the connections.
+//! The server: where it listens, with which certificate, and how it moves and ends. Connections are the workers' business.
+//!
+//! One thread accepts and hands every connection to the worker that has the fewest. The address is not shared with `SO_REUSEPORT`: with it
+//! another process of the same user could listen on our port unnoticed.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::rustls::ServerConfig;
 
+use super::bounds::Bounds;
+use super::front::Front;
+use super::gate::{Gate, Shut};
 use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::office::Office;
 use super::operations::Operations;
-use super::router::router;
+use super::proxy::table::Table;
+use super::proxy::{Means, Proxy};
 use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
 use super::state::State;
+use super::tls::Certificate;
 use super::tokens::{self, OperatorFile};
 use super::vital::{self, Vital};
+use super::worker::{Job, Worker};
 use crate::authority::Authority;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
-use crate::ports::hub::{Standing, Trouble, Wish};
+use crate::ports::hub::{Standing, Tls, Trouble, Wish};
 
 /// After accepting failed: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// So often an address that could not be had is tried again.
-const BIND_AGAIN: Duration = Duration::from_secs(1);
-
+/// So often an address that could not be had, and bad files of a certificate, are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So often the files of the certificate are looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// So many requests without a good token are let pass at once, and one more every so often.
 const FAILURES: u32 = 60;
 const FORGETTING: Millis = Millis(1_000);
+/// More than these do not make a machine's modules faster.
+const MOST_WORKERS: usize = 8;
+
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-type: application/json\r\ncontent-length: 72\r\n\
+    connection: close\r\n\r\n{\"error\":\"overloaded\",\"error_description\":\"there are too many clients\"}\n";
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 2\r\ncontent-type: application/json\r\ncontent-length: 89\r\n\
+    connection: close\r\n\r\n{\"error\":\"too_many_connections\",\"error_description\":\"this address has too many already\"}\n";
+
+/// Names who listens on an address, if that can be known.
+pub type Holder = Arc<dyn Fn(SocketAddr) -> Option<String> + Send + Sync>;
+
+/// So many answers may go on at once.
+const STREAMS: usize = 64;
 
 /// What a server is made of.
 pub struct Parts {
@@ -46,11 +68,15 @@ pub struct Parts {
     pub vital: vital::Parts,
     /// The file of the operator token in a home.
     pub operator_file: OperatorFile,
+    /// Asked when an address is taken. May block.
+    pub holder: Option<Holder>,
+    pub bounds: Bounds,
 }
 
 /// The hub. Ends with its value, after its requests had a moment.
 pub struct Server {
     wish: watch::Sender<Arc<Wish>>,
+    table: watch::Sender<Arc<Table>>,
     board: watch::Sender<Arc<Board>>,
     state: Arc<State>,
     metrics: Metrics,
@@ -59,12 +85,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts its thread. It listens when it is told where.
+    /// Starts its threads. It listens when it is told where.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(parts: Parts) -> io::Result<Self> {
         let (wish, wishes) = watch::channel(Arc::new(Wish::default()));
+        let (table, tables) = watch::channel(Arc::new(Table::default()));
         let (board, boards) = watch::channel(Arc::new(Board::default()));
         let (end, ends) = watch::channel(None);
         let state = Arc::new(State::default());
@@ -73,6 +100,7 @@ impl Server {
         let authority = Arc::new(Authority::default());
         let bell = parts.vital.bell.clone();
         let vital = Vital::new(parts.vital, authority.clone(), state.clone());
+        let bounds = Arc::new(parts.bounds);
         let site = Site {
             wish: wishes.clone(),
             board: boards,
@@ -80,31 +108,47 @@ impl Server {
             operations: Arc::new(Operations::new(&parts.instance)),
             office: parts.office,
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             ends: ends.clone(),
             metrics: metrics.clone(),
             vital: vital.clone(),
             clock: parts.clock,
             instance: parts.instance,
         };
+        let means = Means::new(&site, tables, bounds.clone());
         let probing = selfprobe::watch(state.clone(), site.clone(), bell.clone());
         let keeping = tokens::keep(site.clone(), parts.operator_file);
-        let listener = Listener { site, state: state.clone(), bell: bell, ends };
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("hub").enable_all().build()?;
+        let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+        let workers = (0..count).map(|number| {
+            let front = Front::new(site.clone(), Proxy::new(means.clone()));
+            Worker::start(number, Arc::new(front), bounds.clone())
+        });
+        let workers: Arc<Vec<Worker>> = Arc::new(workers.collect::<io::Result<_>>()?);
+        let gate = Gate::new(bounds.connections, bounds.connections_per_address);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let host = Host { workers, gate, bounds, state: state.clone(), bell, holder: parts.holder, ends };
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
+            let workers = host.workers.clone();
             runtime.spawn(keeping);
             runtime.spawn(probing);
-            runtime.block_on(listener.run(wishes));
+            runtime.block_on(host.run(wishes));
+            // Nobody accepts any more, so this is the last one who knows them.
             runtime.shutdown_background();
+            if let Ok(workers) = Arc::try_unwrap(workers) {
+                workers.into_iter().for_each(Worker::join);
+            }
         })?;
-        Ok(Self { wish, board, state, metrics, end: Some(end), thread: Some(thread) })
+        Ok(Self { wish, table, board, state, metrics, end: Some(end), thread: Some(thread) })
     }
 
-    /// Tells it what to serve.
+    /// Tells it what to serve. When this returns, no request is sent to a service any more that was not to be sent under this wish.
     pub fn tell(&self, wish: Wish) {
         self.wish.send_if_modified(|now| {
             let news = **now != wish;
             if news {
+                if now.upstreams != wish.upstreams {
+                    self.table.send_replace(Arc::new(Table::of(&wish)));
+                }
                 *now = Arc::new(wish);
             }
             news
@@ -150,68 +194,158 @@ impl Drop for Server {
     }
 }
 
-struct Listener {
-    site: Site,
+/// The thread that listens.
+struct Host {
+    workers: Arc<Vec<Worker>>,
+    gate: Arc<Gate>,
+    bounds: Arc<Bounds>,
     state: Arc<State>,
     bell: Arc<dyn Fn() + Send + Sync>,
+    holder: Option<Holder>,
     ends: watch::Receiver<Option<Duration>>,
 }
 
-impl Listener {
+/// An address that is listened on.
+struct Door {
+    address: String,
+    local: SocketAddr,
+    accepting: tokio::task::JoinHandle<()>,
+    tls: watch::Sender<Option<Arc<ServerConfig>>>,
+    drain: watch::Sender<bool>,
+}
+
+impl Host {
     /// Serves where the wish says, until the end.
     async fn run(mut self, mut wishes: watch::Receiver<Arc<Wish>>) {
+        let mut door: Option<Door> = None;
+        let mut certificate: Option<Certificate> = None;
         loop {
             let wish = wishes.borrow_and_update().clone();
-            match wish.listen.clone() {
-                None => self.say(Standing::Idle),
-                Some(address) => match TcpListener::bind(&address).await {
-                    Ok(listener) => {
-                        let local = listener.local_addr().ok();
-                        self.say(local.map_or(Standing::Starting, Standing::Serving));
-                        self.accept(listener, &address, &mut wishes).await;
-                        if self.ends.borrow().is_some() {
-                            return;
-                        }
-                        continue;
-                    }
-                    Err(error) => {
-                        let message = format!("cannot listen on {address}: {error}");
-                        self.say(Standing::Refused { trouble: Trouble::Address, message });
-                    }
-                },
-            }
-            // All arms are cancel-safe.
-            tokio::select! {
-                _ = self.ends.changed() => return,
-                changed = wishes.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(BIND_AGAIN) => {}
-            }
-        }
-    }
-
-    /// Until the end, or until it is to listen elsewhere.
-    async fn accept(&mut self, listener: TcpListener, address: &str, wishes: &mut watch::Receiver<Arc<Wish>>) {
-        let router = router(self.site.clone());
-        let graceful = GracefulShutdown::new();
-        loop {
+            let trouble = self.open(&wish, &mut door, &mut certificate).await;
+            self.say(match (trouble, &door) {
+                (Some((trouble, message)), _) => Standing::Refused { trouble, message },
+                (None, Some(door)) => Standing::Serving(door.local),
+                (None, None) => Standing::Idle,
+            });
+            let refused = matches!(self.state.standing(), Standing::Refused { .. });
+            let again = async {
+                match (refused, certificate.is_some()) {
+                    (true, _) => tokio::time::sleep(AGAIN).await,
+                    (false, true) => tokio::time::sleep(CERTIFICATE_LOOK).await,
+                    (false, false) => std::future::pending().await,
+                }
+            };
             // All arms are cancel-safe.
             tokio::select! {
                 _ = self.ends.changed() => break,
-                changed = wishes.changed() => {
-                    if changed.is_err() || wishes.borrow_and_update().listen.as_deref() != Some(address) {
-                        break;
-                    }
-                }
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => serve(stream, peer, router.clone(), &graceful),
-                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-                },
+                changed = wishes.changed() => if changed.is_err() { break },
+                () = again => {}
             }
         }
-        drop(listener);
-        let grace = self.ends.borrow().unwrap_or(Duration::from_secs(10));
-        // Whoever is not done by then is cut off.
-        let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+        let grace = self.ends.borrow().unwrap_or_default();
+        if let Some(door) = door {
+            door.close(grace).await;
+        }
+    }
+
+    /// Listens where the wish says; says what is in the way.
+    async fn open(
+        &self,
+        wish: &Wish,
+        door: &mut Option<Door>,
+        certificate: &mut Option<Certificate>,
+    ) -> Option<(Trouble, String)> {
+        let Some(address) = &wish.listen else {
+            *certificate = None;
+            self.leave(door.take());
+            return None;
+        };
+        let trouble = renew(wish.tls.as_ref(), certificate);
+        if trouble.is_some() && certificate.is_none() {
+            // Rather nothing than in the open what was to be encrypted.
+            self.leave(door.take());
+            return trouble;
+        }
+        let config = certificate.as_ref().map(|certificate| certificate.config.clone());
+        if let Some(open) = door.as_ref().filter(|door| door.address == *address && !door.accepting.is_finished()) {
+            open.tls.send_replace(config);
+            return trouble;
+        }
+        match self.bind(address, door).await {
+            Ok(listener) => {
+                let before = door.take();
+                *door = self.accept(listener, address.clone(), config);
+                self.leave(before);
+                trouble
+            }
+            Err(error) => Some((Trouble::Address, self.not_had(address, &error, door.as_ref()))),
+        }
+    }
+
+    /// Binds before the old address is let go of, unless the one is in the way of the other.
+    async fn bind(&self, address: &str, door: &mut Option<Door>) -> io::Result<TcpListener> {
+        let refused = match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+            other => return other,
+        };
+        let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let Some(before) = door.take_if(|door| port(&door.address) == port(address)) else { return Err(refused) };
+        let (old, config) = (before.address.clone(), before.tls.borrow().clone());
+        before.accepting.abort();
+        self.leave(Some(before));
+        // The task has let go of its listener when it has had its turn.
+        tokio::task::yield_now().await;
+        let listener = TcpListener::bind(address).await;
+        if listener.is_err()
+            && let Ok(listener) = TcpListener::bind(&old).await
+        {
+            *door = self.accept(listener, old, config);
+        }
+        listener
+    }
+
+    fn not_had(&self, address: &str, error: &io::Error, door: Option<&Door>) -> String {
+        let mut message = format!("cannot listen on {address}: {error}");
+        if error.kind() == io::ErrorKind::AddrInUse
+            && let (Some(holder), Ok(address)) = (&self.holder, address.replace("localhost", "127.0.0.1").parse())
+            && let Some(who) = holder(address)
+        {
+            message = format!("{message}; {who} listens there");
+        }
+        if let Some(door) = door {
+            message = format!("{message}; {} is still served", door.local);
+        }
+        message
+    }
+
+    fn accept(&self, listener: TcpListener, address: String, config: Option<Arc<ServerConfig>>) -> Option<Door> {
+        let local = listener.local_addr().ok()?;
+        let (tls, configs) = watch::channel(config);
+        let (drain, drains) = watch::channel(false);
+        let (workers, gate) = (self.workers.clone(), self.gate.clone());
+        let accepting = tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        let tls = configs.borrow().clone();
+                        hand_over(stream, peer, tls, &drains, &workers, &gate);
+                    }
+                    Err(error) if is_of_one(&error) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+        Some(Door { address, local, accepting, tls, drain })
+    }
+
+    /// Closes an address without waiting for its requests.
+    fn leave(&self, door: Option<Door>) {
+        if let Some(door) = door {
+            tokio::spawn(door.close(self.bounds.drain));
+        }
     }
 
     fn say(&self, now: Standing) {
@@ -221,13 +355,80 @@ impl Listener {
     }
 }
 
-fn serve(stream: tokio::net::TcpStream, peer: SocketAddr, router: axum::Router, graceful: &GracefulShutdown) {
-    let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
-    let builder = auto::Builder::new(TokioExecutor::new());
-    let connection = graceful.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
-    tokio::spawn(async move {
-        // A client that went away concerns nobody else.
-        let _ = connection.await;
-    });
+impl Door {
+    /// Whoever is not done by then is cut off when the workers end, or goes on until he is.
+    async fn close(self, grace: Duration) {
+        self.accepting.abort();
+        let _ = self.accepting.await;
+        self.drain.send_replace(true);
+        let _ = tokio::time::timeout(grace, self.drain.closed()).await;
+    }
+}
+
+/// Reads the certificate when it is wished, and again when its files changed.
+fn renew(wished: Option<&Tls>, certificate: &mut Option<Certificate>) -> Option<(Trouble, String)> {
+    let Some(files) = wished else {
+        *certificate = None;
+        return None;
+    };
+    if let Some(now) = certificate.as_mut().filter(|now| now.files == *files) {
+        match now.refresh() {
+            Some(Err(error)) => tracing::warn!(%error, "the certificate before it is kept"),
+            Some(Ok(())) => tracing::info!("the certificate was read again"),
+            None => {}
+        }
+        return None;
+    }
+    match Certificate::read(files) {
+        Ok(read) => {
+            *certificate = Some(read);
+            None
+        }
+        Err(error) => Some((Trouble::Certificate, error)),
+    }
+}
+
+/// The client is gone already; the next one may be well.
+fn is_of_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn hand_over(
+    stream: tokio::net::TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    drains: &watch::Receiver<bool>,
+    workers: &[Worker],
+    gate: &Arc<Gate>,
+) {
+    let ip: IpAddr = address.ip().to_canonical();
+    let pass = match gate.enter((!ip.is_loopback()).then_some(ip)) {
+        Ok(pass) => pass,
+        Err(shut) => {
+            if tls.is_none() {
+                // Into an empty socket buffer it goes at once; who cannot take it is not worth waiting for.
+                let _ = stream.try_write(if shut == Shut::Full { FULL } else { TOO_MANY });
+            }
+            return;
+        }
+    };
+    let Ok(stream) = stream.into_std() else { return };
+    if let Some(worker) = workers.iter().min_by_key(|worker| worker.load()) {
+        worker.give(Job { stream, address, tls, drain: drains.clone(), pass });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_answers_are_as_long_as_they_say() {
+        for answer in [FULL, TOO_MANY] {
+            let text = std::str::from_utf8(answer).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        }
+    }
 }

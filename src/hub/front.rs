@@ -1,0 +1,62 @@
+//! What every request meets first: the hub's own paths go to its router, everything else straight to the proxy.
+
+use std::sync::Arc;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tower_service::Service;
+use tracing::Level;
+
+use super::proxy::body::{RequestBody, ResponseBody};
+use super::proxy::{Peer, Proxy};
+use super::request_id::{self, X_REQUEST_ID};
+use super::router::{is_own, router};
+use super::site::Site;
+
+/// The front of one worker.
+pub struct Front {
+    router: Router,
+    proxy: Arc<Proxy>,
+    instance: Arc<str>,
+}
+
+impl Front {
+    pub fn new(site: Site, proxy: Proxy) -> Self {
+        let proxy = Arc::new(proxy);
+        let instance = site.instance.clone();
+        Self { router: router(site, proxy.clone()), proxy, instance }
+    }
+
+    pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+        if is_own(request.uri().path()) {
+            return Box::pin(self.own(request, peer)).await;
+        }
+        let pause = self.proxy.body_pause();
+        self.of_a_service(request.map(|body| RequestBody::hyper(body, pause)), peer).await
+    }
+
+    async fn of_a_service(&self, mut request: Request<RequestBody>, peer: Peer) -> Response<ResponseBody> {
+        let id = request_id::name(request.headers_mut(), &self.instance);
+        let mut response = if tracing::enabled!(Level::DEBUG) {
+            request.extensions_mut().insert(peer.address);
+            let answer = async |request| self.proxy.forward(request, peer).await;
+            Box::pin(request_id::told(request, &id, answer)).await
+        } else {
+            self.proxy.forward(request, peer).await
+        };
+        response.headers_mut().entry(X_REQUEST_ID).or_insert_with(|| id.value());
+        response
+    }
+
+    async fn own(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(peer.address);
+        request.extensions_mut().insert(peer);
+        let mut router = self.router.clone();
+        match router.call(request).await {
+            Ok(response) => response.map(ResponseBody::Hub),
+            Err(never) => match never {},
+        }
+    }
+}
