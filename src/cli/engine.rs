@@ -226,13 +226,6 @@ pub trait Blobs {
     fn migrations(&self, limit: usize) -> Result<Vec<MigrationLine>, Failure>;
 }
 
-/// Where spans go beside the log.
-pub struct Traces {
-    pub listener: Listener,
-    /// Sends what is left, within a second.
-    pub end: Box<dyn FnOnce()>,
-}
-
 /// A token that a person asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MintWish {
@@ -273,6 +266,13 @@ pub trait Tokens {
     fn grant(&self, subject: &str, client: &str, scopes: &[String]) -> Result<GrantLine, Failure>;
     /// Whether there was one.
     fn revoke_grant(&self, subject: &str, client: &str) -> Result<bool, Failure>;
+}
+
+/// Where spans go beside the log.
+pub struct Traces {
+    pub listener: Listener,
+    /// Sends what is left, within a second.
+    pub end: Box<dyn FnOnce()>,
 }
 
 /// What the binary puts behind the commands.

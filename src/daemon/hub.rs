@@ -21,8 +21,10 @@ use crate::engine::Report;
 use crate::engine::report::is_manifest_problem;
 use crate::hub::office::Office;
 use crate::hub::{Board, Bounds, Parts, Server, vital};
+use crate::model::id::Name;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
+use crate::ports::Answer;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
 use crate::ports::store::Store;
@@ -177,5 +179,14 @@ impl Hub for LazyHub {
             Some(served) => served.server.standing(),
             None => instance::standing(&self.state),
         }
+    }
+
+    fn settle(&self, services: Vec<Name>) -> Answer<'_, ()> {
+        let settled = self.server.borrow().as_ref().map(|served| served.server.settle(services));
+        Box::pin(async move {
+            if let Some(settled) = settled {
+                settled.await;
+            }
+        })
     }
 }

@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
 use super::site::{Board, Site};
+use super::spans::OfSpans;
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::id::Name;
 use crate::model::output::ResourceLine;
@@ -106,6 +107,7 @@ impl Metrics {
         registry.register("connections", "Client connections that are open", connections.clone());
         registry.register("websockets", "WebSocket connections that are open", websockets.clone());
         registry.register_collector(Box::new(OfBoard(board)));
+        registry.register_collector(Box::new(OfSpans));
         Self { registry: Arc::new(registry), ticks, tick, steps, requests, durations, denied, connections, websockets }
     }
 
@@ -153,13 +155,15 @@ impl Collector for OfBoard {
         gauge("settled", "Whether nothing is left to do or to wait for", i64::from(board.settled))?;
         gauge("waiting", "Resources that something is waited for", number(board.waits.len()))?;
         gauge("pending_steps", "Steps planned and not done, because they wait for something", number(board.later))?;
-        gauge("next_look_milliseconds", "How long until the next look, if nothing happens", number(board.pause.0))?;
         if let Some(moved) = &board.progress {
             gauge("migration_objects", "Objects to be at the target of the migration", number(moved.total))?;
             gauge("migration_objects_done", "Objects at the target of the migration", number(moved.done))?;
             gauge("migration_bytes", "Bytes to be at the target of the migration", number(moved.total_bytes))?;
             gauge("migration_bytes_done", "Bytes at the target of the migration", number(moved.done_bytes))?;
         }
+        let pause = ConstGauge::new(Duration::from(board.pause).as_secs_f64());
+        let help = "How long until the next look, if nothing happens";
+        pause.encode(encoder.encode_descriptor("next_look", help, Some(&Unit::Seconds), pause.metric_type())?)?;
         let holds = |line: &ResourceLine, kind| {
             line.conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True)
         };

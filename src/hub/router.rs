@@ -15,7 +15,7 @@ use super::{api, health, metrics, parachute, request_id};
 
 /// The first segments of the hub's own paths. A request elsewhere does not come to the router at all; one that comes here and finds no
 /// handler goes to the services as well.
-const OWN: &[&str] = &["api", "health", "healthz", "metrics", "readyz"];
+const OWN: &[&str] = &[".well-known", "api", "health", "healthz", "metrics", "readyz"];
 
 /// Whether the router is asked for a path.
 pub(super) fn is_own(path: &str) -> bool {
