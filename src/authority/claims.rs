@@ -67,7 +67,7 @@ impl Claims {
 }
 
 /// Who asks, as a verified token says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub subject: String,
     pub client: String,

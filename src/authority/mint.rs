@@ -179,12 +179,12 @@ impl Authority {
         let via = request.via;
         let claims = self.claims(request, now)?;
         for _ in 1..ATTEMPTS {
-            match Registered::register(self.rows()?, &*self.signing(now)?, &claims, via, now) {
+            match Registered::register(&*self.rows()?, &*self.signing(now)?, &claims, via, now) {
                 Err(Unissued::KeyRetired) => {}
                 other => return Ok(other?),
             }
         }
-        Ok(Registered::register(self.rows()?, &*self.signing(now)?, &claims, via, now)?)
+        Ok(Registered::register(&*self.rows()?, &*self.signing(now)?, &claims, via, now)?)
     }
 
     /// Makes a token for a call that is made right now. It has no row, cannot be revoked, and lives ten minutes at most.

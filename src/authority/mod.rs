@@ -7,6 +7,8 @@ pub mod grants;
 /// The only two ways to a token.
 mod issue;
 mod keys;
+/// Tokens and grants as clients see them.
+pub mod lines;
 /// Lists, revocation, key rotation.
 mod manage;
 mod mint;
@@ -97,7 +99,7 @@ struct Origins {
 #[derive(Default)]
 pub struct Authority {
     /// `None` while there is no database.
-    store: Option<Arc<dyn TokenStore>>,
+    store: RwLock<Option<Arc<dyn TokenStore>>>,
     origins: RwLock<Arc<Origins>>,
     /// By id. An id stands for one key for ever; whether it counts is asked of the store each time.
     verifying: RwLock<HashMap<String, Arc<VerifyingKey>>>,
@@ -107,14 +109,21 @@ pub struct Authority {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").field("store", &self.store.is_some()).finish_non_exhaustive()
+        f.debug_struct("Authority").field("store", &self.store().is_some()).finish_non_exhaustive()
     }
 }
 
 impl Authority {
     /// Nothing is accepted before it is told its origins. [`Authority::default`] has no store, and accepts nothing at all.
     pub fn new(store: Arc<dyn TokenStore>) -> Self {
-        Self { store: Some(store), ..Self::default() }
+        let authority = Self::default();
+        authority.attach(store);
+        authority
+    }
+
+    /// Gives it a store.
+    pub fn attach(&self, store: Arc<dyn TokenStore>) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = Some(store);
     }
 
     /// Tells it who it is: the issuer of its tokens, and every origin whose tokens it accepts.
@@ -131,13 +140,13 @@ impl Authority {
     }
 
     /// The store, for checks of its health.
-    pub fn store(&self) -> Option<&Arc<dyn TokenStore>> {
-        self.store.as_ref()
+    pub fn store(&self) -> Option<Arc<dyn TokenStore>> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn rows(&self) -> Result<&dyn TokenStore, StoreFault> {
+    fn rows(&self) -> Result<Arc<dyn TokenStore>, StoreFault> {
         let none = || StoreFault { class: FaultClass::Other, message: "there is no database of tokens".to_owned() };
-        self.store.as_deref().ok_or_else(none)
+        self.store().ok_or_else(none)
     }
 
     fn origins(&self) -> Arc<Origins> {

@@ -204,3 +204,196 @@ pub fn permissions(
         (Some(_), Some(_)) => Err("a token with permissions passes on the same permissions or none at all"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::Timestamp;
+
+    fn caller(scopes: &[&str], pins: &[&str]) -> Caller {
+        Caller {
+            subject: "me".to_owned(),
+            client: "c".to_owned(),
+            jti: "j".to_owned(),
+            audience: "hub".to_owned(),
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+            vault_scope: pins.iter().map(|&pin| pin.to_owned()).collect(),
+            permissions: None,
+            scope_set: None,
+            expires: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn what_is_a_scope_and_what_is_not() {
+        for good in [
+            "a:b",
+            "agent:send",
+            "vault:lab:read",
+            "vault:a_b-2:admin",
+            "vault:read",
+            "vault:write",
+            "parachute:host:admin",
+            "Notes.v2:x-y",
+            "surface:home:read",
+        ] {
+            let scope = Scope::parse(good).unwrap_or_else(|bad| panic!("{bad}"));
+            assert_eq!(scope.to_string(), good);
+        }
+        let long = format!("a:{}", "b".repeat(65));
+        for bad in [
+            "",
+            ":",
+            "a",
+            "a:",
+            ":b",
+            "a b:c",
+            "a:b\n",
+            "a:b\"",
+            "ä:b",
+            "a:b:c:d:e",
+            "a::b",
+            "*:read",
+            "vault:*:read",
+            &long,
+            // Vaults: verbs they do not know, names that are none, and no name where one is needed.
+            "vault:admin",
+            "vault:lab:delete",
+            "vault:lab:Read",
+            "vault:lab",
+            "vault::read",
+            "vault:Lab:read",
+            "vault:a.b:read",
+            "vault:lab:sub:read",
+            "Vault:lab:read",
+            "VAULT:read",
+            "vault:send",
+        ] {
+            assert!(Scope::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_governs_the_machine_is_never_requestable_in_any_case() {
+        for never in [
+            "parachute:host:admin",
+            "parachute:host:install",
+            "parachute:host:start",
+            "parachute:host:expose",
+            "parachute:host:auth",
+            "parachute:host:vault",
+            "Parachute:Host:Admin",
+            "PARACHUTE:HOST:AUTH",
+            "parachute:host:anything",
+            "hub:admin",
+            "HUB:admin",
+            "scribe:admin",
+            "Scribe:Admin",
+        ] {
+            assert!(is_never_requestable(never), "{never}");
+            let scope = Scope::parse(never).expect("a scope");
+            assert_eq!(rule(&caller(&[HOST_AUTH, HOST_ADMIN], &[]), &scope), None, "{never}");
+        }
+        for may in
+            ["hub:read", "scribe:write", "agent:admin", "vault:hub:admin", "parachute:hosts", "parachute:hosting:x"]
+        {
+            assert!(!is_never_requestable(may), "{may}");
+        }
+    }
+
+    #[test]
+    fn each_verb_of_a_vault_includes_the_next_and_no_other_vault() {
+        let cases: &[(&[&str], &[&str], &str, bool)] = &[
+            (&["vault:lab:admin"], &[], "vault:lab:write", true),
+            (&["vault:lab:admin"], &[], "vault:lab:read", true),
+            (&["vault:lab:write"], &[], "vault:lab:read", true),
+            (&["vault:lab:read"], &[], "vault:lab:read", true),
+            (&["vault:lab:read"], &[], "vault:lab:write", false),
+            (&["vault:lab:write"], &[], "vault:lab:admin", false),
+            (&["vault:lab:admin"], &[], "vault:lab2:read", false),
+            (&["vault:lab2:admin"], &[], "vault:lab:read", false),
+            (&["vault:lab:admin"], &["lab"], "vault:lab:read", true),
+            (&["vault:lab:admin"], &["other"], "vault:lab:read", false),
+            (&["vault:admin"], &[], "vault:lab:read", false),
+            (&["vault:read"], &[], "vault:lab:read", false),
+            (&["agent:admin"], &[], "agent:send", false),
+            (&["agent:send"], &[], "agent:send", true),
+            (&["agent:Send"], &[], "agent:send", false),
+            (&["parachute:host:admin"], &[], "parachute:host:auth", false),
+        ];
+        for (held, pins, wanted, allowed) in cases {
+            let wanted_scope = Scope::parse(wanted).expect("a scope");
+            assert_eq!(caller(held, pins).may(&wanted_scope), *allowed, "{held:?} {pins:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn who_may_pass_on_what() {
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a str, Option<Rule>);
+        let cases: &[Case<'_>] = &[
+            // Who governs tokens: whatever can be requested.
+            (&[HOST_AUTH], &[], "agent:send", Some(Rule::Host)),
+            (&[HOST_AUTH], &[], "vault:lab:admin", Some(Rule::Host)),
+            (&[HOST_AUTH], &[], "vault:read", Some(Rule::Host)),
+            (&[HOST_AUTH], &[], "hub:admin", None),
+            // Who governs the machine: vaults as a whole, and nothing else.
+            (&[HOST_ADMIN], &[], "vault:lab:admin", Some(Rule::Vault)),
+            (&[HOST_ADMIN], &[], "vault:lab:read", None),
+            (&[HOST_ADMIN], &[], "agent:send", None),
+            (&[HOST_ADMIN, HOST_AUTH], &[], "agent:send", Some(Rule::Host)),
+            // Who governs a vault: that vault.
+            (&["vault:lab:admin"], &[], "vault:lab:admin", Some(Rule::Vault)),
+            (&["vault:lab:admin"], &[], "vault:lab:write", Some(Rule::Vault)),
+            (&["vault:lab:admin"], &[], "vault:lab:read", Some(Rule::Vault)),
+            (&["vault:lab:admin"], &[], "vault:lab2:read", None),
+            (&["vault:lab:admin"], &[], "vault:read", None),
+            (&["vault:lab:admin"], &["lab"], "vault:lab:read", Some(Rule::Vault)),
+            (&["vault:lab:admin"], &["other"], "vault:lab:read", None),
+            (&["vault:lab:write"], &[], "vault:lab:read", None),
+            (&["vault:admin"], &[], "vault:lab:read", None),
+            (&["hub:admin"], &[], "agent:send", None),
+            (&[], &[], "agent:send", None),
+        ];
+        for (held, pins, wanted, by) in cases {
+            let scope = Scope::parse(wanted).expect("a scope");
+            assert_eq!(rule(&caller(held, pins), &scope), *by, "{held:?} {pins:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_audience_is_the_first_vault_or_the_first_namespace() {
+        let of = |scopes: &[&str]| {
+            let scopes: Vec<Scope> = scopes.iter().map(|scope| Scope::parse(scope).expect("a scope")).collect();
+            audience(&scopes)
+        };
+        assert_eq!(of(&["agent:send", "vault:lab:read", "vault:b:read"]), "vault.lab");
+        assert_eq!(of(&["agent:send", "scribe:read"]), "agent");
+        assert_eq!(of(&["vault:read"]), "vault");
+        assert_eq!(of(&[]), "hub");
+    }
+
+    #[test]
+    fn a_vault_is_named_by_a_whole_segment() {
+        for named in ["vault:lab:read", "vault:lab:admin"] {
+            assert!(names_vault(named, "lab"), "{named}");
+        }
+        for other in ["vault:lab2:read", "vault:my_lab:read", "vault:la:read", "lab:read", "vault:lab", "x:lab:read"] {
+            assert!(!names_vault(other, "lab"), "{other}");
+        }
+        // In a pattern of SQL this would stand for any letter.
+        assert!(!names_vault("vault:lab:read", "l_b"));
+    }
+
+    #[test]
+    fn restrictions_are_passed_on() {
+        let map = |text: &str| serde_json::from_str::<Map<String, Value>>(text).expect("an object");
+        let (tags, other) = (map(r#"{"scoped_tags":["a"]}"#), map(r#"{"scoped_tags":["a","b"]}"#));
+        let mut restricted = caller(&["vault:lab:admin"], &[]);
+        assert_eq!(permissions(&restricted, Some(tags.clone())), Ok(Some(tags.clone())));
+        restricted.permissions = Some(tags.clone());
+        assert_eq!(permissions(&restricted, None), Ok(Some(tags.clone())));
+        assert_eq!(permissions(&restricted, Some(tags.clone())), Ok(Some(tags)));
+        assert!(permissions(&restricted, Some(other)).is_err());
+        assert!(permissions(&restricted, Some(Map::new())).is_err());
+    }
+}

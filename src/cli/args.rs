@@ -122,6 +122,10 @@ pub enum Command {
     Blob(Blob),
     /// Show where blobs lie, and how far a migration is
     Storage(StorageWords),
+    /// Make, list and revoke tokens for the hub and its modules; replace the key that signs them
+    Token(super::token::TokenWords),
+    /// Say what a client may do in somebody's name
+    Grant(super::grant::GrantWords),
     /// Run the daemon of this tree as a service of systemd
     Service(Service),
     /// Explain a field of a manifest, the code of a problem, or a state

@@ -198,7 +198,7 @@ fn ls(args: &BlobLs, blobs: &dyn Blobs, asked: &Asked, now: Timestamp, screen: &
     }
     let mut some = false;
     let mut rows = render::Rows::default();
-    blobs.list(&mut |blob| {
+    blobs.list(None, &mut |blob| {
         if args.backend.as_ref().is_none_or(|backend| *backend == blob.backend) {
             if !screen.is_text() {
                 write_data(screen, &BlobOutput::Blob(blob));
@@ -262,7 +262,7 @@ fn verify(
     };
     let mut failure = None;
     if args.all {
-        blobs.list(&mut |blob| {
+        blobs.list(None, &mut |blob| {
             failure = look(&blob.key, screen).err();
             failure.is_none() && !screen.closed()
         })?;

@@ -21,6 +21,7 @@ use crate::model::id::{Name, ResourceId};
 use crate::model::output::{Description, Line, ProblemLine, ResourceLine, Summary};
 use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
+use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RevokedLine, RotatedLine, TokenLine};
 use crate::model::unit::Millis;
 
 /// An answer that may take a moment. Not `Send`: the engine lives on one thread.
@@ -214,8 +215,8 @@ pub trait Blobs {
         to: GetTo<'_>,
         passed: &Passed<'_>,
     ) -> Result<FetchedLine, Failure>;
-    /// Blobs in the order of their keys, until `each` says `false`.
-    fn list(&self, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure>;
+    /// Blobs in the order of their keys, from the first after this one, until `each` says `false`.
+    fn list(&self, after: Option<&Integrity>, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure>;
     fn stat(&self, key: &Integrity) -> Result<BlobLine, Failure>;
     /// Reads a blob where it should lie. What is found wrong is told, and changes nothing.
     fn verify(&self, key: &Integrity, passed: &Passed<'_>) -> Result<VerdictLine, Failure>;
@@ -223,6 +224,48 @@ pub trait Blobs {
     fn status(&self) -> Result<StorageLine, Failure>;
     /// The newest first.
     fn migrations(&self, limit: usize) -> Result<Vec<MigrationLine>, Failure>;
+}
+
+/// A token that a person asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MintWish {
+    /// With spaces between.
+    pub scope: String,
+    pub audience: Option<String>,
+    pub expires_in: Option<Millis>,
+    pub subject: Option<String>,
+    pub permissions: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Which tokens to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenQuery {
+    /// `Some(true)` only revoked ones, `Some(false)` only others.
+    pub revoked: Option<bool>,
+    pub subject: Option<String>,
+    pub client: Option<String>,
+    pub created_via: Option<String>,
+}
+
+/// The tokens and grants of a state folder. Blocking calls; neither the engine nor a daemon is needed for them.
+pub trait Tokens {
+    fn mint(&self, wish: MintWish) -> Result<MintedLine, Failure>;
+    /// The newest first, until `each` says `false`.
+    fn list(&self, query: &TokenQuery, each: &mut dyn FnMut(TokenLine) -> bool) -> Result<(), Failure>;
+    /// Again changes nothing.
+    fn revoke(&self, jti: &str) -> Result<RevokedLine, Failure>;
+    /// With `compromised` the old keys are dropped at once.
+    fn rotate(&self, compromised: bool) -> Result<RotatedLine, Failure>;
+    /// Makes a new database when the one there was is gone or damaged.
+    fn reset(&self) -> Result<ResetLine, Failure>;
+    /// The public keys, as JSON Web Key Set.
+    fn jwks(&self) -> Result<serde_json::Value, Failure>;
+    /// Sorted by subject and client.
+    fn grants(&self) -> Result<Vec<GrantLine>, Failure>;
+    /// Adds to what was granted before; answers with the whole.
+    fn grant(&self, subject: &str, client: &str, scopes: &[String]) -> Result<GrantLine, Failure>;
+    /// Whether there was one.
+    fn revoke_grant(&self, subject: &str, client: &str) -> Result<bool, Failure>;
 }
 
 /// Where spans go beside the log.
@@ -247,6 +290,11 @@ pub trait Wiring {
     /// # Errors
     /// When the ledger or the index cannot be read.
     fn blobs(&self, place: &Place) -> Result<Box<dyn Blobs>, Failure>;
+    /// The tokens and grants of this place.
+    ///
+    /// # Errors
+    /// When there is no hub yet, or its database cannot be opened.
+    fn tokens(&self, place: &Place) -> Result<Box<dyn Tokens>, Failure>;
     /// The wall clock.
     fn now(&self) -> Timestamp;
     /// Builds the engine's face for this place. Takes no lock yet.

@@ -14,6 +14,7 @@ mod down;
 mod events;
 mod explain;
 mod get;
+mod grant;
 mod init;
 pub mod logs;
 pub mod names;
@@ -28,6 +29,7 @@ mod storage;
 pub mod telling;
 #[cfg(test)]
 mod tests;
+mod token;
 mod validate;
 
 use std::ffi::OsString;
@@ -189,6 +191,7 @@ fn looks_at_tree(command: &Command) -> bool {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
         C::Stop(_) | C::Start(_) => true,
         C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
+        C::Token(_) | C::Grant(_) => false,
         C::Blob(_) | C::Storage(_) | C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
     }
 }
@@ -207,6 +210,8 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
             let asked = interrupts.watch().context("the signal handlers could not be installed")?;
             blob::run(&args.verb, &*wiring.blobs(&place)?, &asked, wiring.now(), screen)
         }
+        Command::Token(words) => token::run(words.verb, &*wiring.tokens(&place)?, wiring.now(), screen),
+        Command::Grant(words) => grant::run(&words.verb, &*wiring.tokens(&place)?, wiring.now(), screen),
         Command::Storage(args) => storage::run(&args.verb, &*wiring.blobs(&place)?, wiring.now(), screen),
         Command::Logs(args) if !args.follow => logs::print(&args, &place, wiring.now(), screen),
         Command::Keeper(_) if cli.global.state.is_none() => Err(Failure::new(Exit::Usage, "keeper needs --state DIR")),

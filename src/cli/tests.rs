@@ -142,6 +142,9 @@ impl Wiring for Pretend {
     fn blobs(&self, _: &Place) -> Result<Box<dyn super::engine::Blobs>, Failure> {
         Err(Failure::new(Exit::Error, "there are no blobs here"))
     }
+    fn tokens(&self, _: &Place) -> Result<Box<dyn super::engine::Tokens>, Failure> {
+        Err(Failure::new(Exit::Error, "there are no tokens here"))
+    }
     fn now(&self) -> Timestamp {
         Timestamp(NOW)
     }

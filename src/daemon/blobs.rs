@@ -228,9 +228,9 @@ impl Blobs for Local {
         Ok(FetchedLine { key: key.clone(), size: fetched.size, backend, served_by })
     }
 
-    fn list(&self, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure> {
+    fn list(&self, after: Option<&Integrity>, each: &mut dyn FnMut(BlobLine) -> bool) -> Result<(), Failure> {
         let Some(index) = &self.index else { return Ok(()) };
-        let mut last: Option<Integrity> = None;
+        let mut last: Option<Integrity> = after.cloned();
         loop {
             let page = index.entries(last.as_ref(), PAGE).map_err(broken)?;
             last = page.last().map(|entry| entry.key.clone());
@@ -405,34 +405,66 @@ fn advised(message: String, kind: ErrorKind) -> Failure {
     }
 }
 
+/// What went wrong, with what it was.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Said {
+    message: String,
+    pub(super) kind: Kind,
+}
+
+/// What a failure with blobs is to whoever asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// There is no such blob.
+    Unknown,
+    /// No storage is set up yet.
+    NoPlace,
+    /// The key has other bytes already.
+    OtherBytes,
+    /// There are no such bytes of it.
+    Range,
+    /// What was to be put cannot be read.
+    Source,
+    /// It may work later.
+    Passing,
+    Other,
+}
+
 /// What went wrong, and what to do about it.
 fn failure(error: BlobError) -> Failure {
     let message = error.to_string();
-    let fails = |hint: String| Failure::new(Exit::Error, message.clone()).hint(hint);
+    let tell = |exit, message: String, kind| Failure { exit, error: Said { message, kind }.into(), hint: None };
+    let fails = |kind, hint: String| tell(Exit::Error, message.clone(), kind).hint(hint);
     match error {
         BlobError::Cancelled => Failure::cancelled(),
-        BlobError::Unknown(_) => fails("'trueup blob ls' lists what there is".into()),
-        BlobError::NoPlace => {
-            fails("declare a StorageBackend and a Storage that names it, then 'trueup reconcile --once'".into())
-        }
-        BlobError::OtherBytes { key, .. } => {
-            fails(format!("'trueup blob rm {key}' removes what is there; or give --integrity another key"))
-        }
+        BlobError::Unknown(_) => fails(Kind::Unknown, "'trueup blob ls' lists what there is".into()),
+        BlobError::NoPlace => fails(
+            Kind::NoPlace,
+            "declare a StorageBackend and a Storage that names it, then 'trueup reconcile --once'".into(),
+        ),
+        BlobError::OtherBytes { key, .. } => fails(
+            Kind::OtherBytes,
+            format!("'trueup blob rm {key}' removes what is there; or give --integrity another key"),
+        ),
         BlobError::Unreadable { tried, .. } => {
             let tried: Vec<String> = tried.iter().map(|(place, why)| format!("{place}: {why}")).collect();
-            Failure::new(Exit::Error, format!("{message} ({})", tried.join("; "))).hint(REMEDY)
+            tell(Exit::Error, format!("{message} ({})", tried.join("; ")), Kind::Other).hint(REMEDY)
         }
         BlobError::Range { .. } => {
-            Failure::new(Exit::Usage, message).hint("'trueup blob stat KEY' says how large it is")
+            tell(Exit::Usage, message, Kind::Range).hint("'trueup blob stat KEY' says how large it is")
         }
         BlobError::Backend { ref place, error: BackendError::Transient(_) } => {
-            fails(format!("try again; 'trueup describe StorageBackend/{place}' shows how it is"))
+            fails(Kind::Passing, format!("try again; 'trueup describe StorageBackend/{place}' shows how it is"))
         }
         BlobError::Backend { ref place, .. } => {
-            fails(format!("'trueup describe StorageBackend/{place}' shows how it is"))
+            fails(Kind::Other, format!("'trueup describe StorageBackend/{place}' shows how it is"))
         }
-        BlobError::ReadBack { .. } => fails("check that disk or server before you trust it with more".into()),
-        BlobError::Restless | BlobError::Source(_) => fails("try again".into()),
+        BlobError::ReadBack { .. } => {
+            fails(Kind::Other, "check that disk or server before you trust it with more".into())
+        }
+        BlobError::Restless => fails(Kind::Passing, "try again".into()),
+        BlobError::Source(_) => fails(Kind::Source, "try again".into()),
         BlobError::Local { path, error } => local(&path, &error),
         BlobError::Index(error) => broken(error),
     }

@@ -218,10 +218,11 @@ impl Local {
         let listening = socket::listen(&self.place.state, to, ringer.clone()).map_err(anyhow::Error::from)?;
         let bell = ringer.bell(Some(cancel.clone()));
         let mut also = std::collections::BTreeSet::new();
-        built.hub.serve(&ringer, office)?;
+        let store = built.engine.world().store.clone();
+        built.hub.serve(&ringer, office, &*store)?;
         let hub = built.hub.clone();
         let mut watched = |report: &Report, took| {
-            hub.publish(report, took);
+            hub.publish(report, took, &*store);
             if report.also != also {
                 also.clone_from(&report.also);
                 watcher.also(&also.iter().cloned().collect::<Vec<_>>());

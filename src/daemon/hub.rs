@@ -2,28 +2,34 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bell::Ringer;
 use super::build::LEDGER;
 use super::control::known;
+use super::database;
 use super::emit;
 use super::instance::{self, INSTANCE, Instance, Note};
 use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
-use crate::authority::Authority;
+use crate::adapters::hubdb::file::OwnFile;
+use crate::adapters::sockets::ProcSockets;
+use crate::authority::operator;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
 use crate::engine::report::is_manifest_problem;
 use crate::hub::office::Office;
-use crate::hub::{Board, Bounds, Parts, Server};
+use crate::hub::{Board, Bounds, Parts, Server, vital};
 use crate::model::id::Name;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
+use crate::ports::sockets::{Sockets as _, Sought};
+use crate::ports::store::Store;
 
 /// Requests under way have so long when the daemon ends.
 const GRACE: Duration = Duration::from_secs(5);
@@ -34,6 +40,8 @@ pub(super) struct LazyHub {
     server: RefCell<Option<Served>>,
     /// Why the process cannot go on.
     lost: Arc<Mutex<Option<String>>>,
+    /// The database of keys and tokens was opened.
+    opened: Arc<AtomicBool>,
 }
 
 struct Served {
@@ -48,30 +56,42 @@ struct Served {
 impl LazyHub {
     /// `state` is the state folder.
     pub(super) fn new(state: &Path) -> Self {
-        Self { state: state.to_owned(), server: RefCell::default(), lost: Arc::default() }
+        Self { state: state.to_owned(), server: RefCell::default(), lost: Arc::default(), opened: Arc::default() }
     }
 
     /// From now on what it is told is served.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn serve(&self, ringer: &Ringer, office: Arc<dyn Office>) -> Result<(), Failure> {
+    pub(super) fn serve(&self, ringer: &Ringer, office: Arc<dyn Office>, store: &dyn Store) -> Result<(), Failure> {
+        let known = database::is_known(store).map_err(anyhow::Error::from)?;
+        let (state, opened) = (self.state.clone(), self.opened.clone());
         let ledger = Witness::of(&self.state.join(LEDGER));
         let (bell, alarm, lost) = (ringer.clone(), ringer.clone(), self.lost.clone());
         let instance = number()?;
         let parts = Parts {
-            authority: Arc::new(Authority::default()),
             clock: Arc::new(SystemClock),
-            holder: None,
+            holder: Some(Arc::new(|address| holder(address.port()))),
             bounds: Bounds::default(),
             office,
             instance: Arc::from(instance.as_str()),
-            bell: Arc::new(move || bell.ring()),
-            witness: Arc::new(move || ledger.look()),
-            lost: Arc::new(move |why| {
-                lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-                alarm.ring();
-            }),
+            vital: vital::Parts {
+                bell: Arc::new(move || bell.ring()),
+                witness: Arc::new(move || ledger.look()),
+                alarm: Arc::new(move |why| {
+                    lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+                    alarm.ring();
+                }),
+                open: Arc::new(move || {
+                    let store = database::open(&state, known)?;
+                    if let Some(mode) = store.mode_was() {
+                        tracing::warn!(mode = format!("{mode:o}"), "others could read hub.db; its mode was put right");
+                    }
+                    opened.store(true, Ordering::Relaxed);
+                    Ok(Arc::new(store))
+                }),
+            },
+            operator_file: Arc::new(|home| Box::new(OwnFile::new(home.join(operator::FILE)))),
         };
         let server = Server::start(parts).map_err(anyhow::Error::from)?;
         let (card, note) = (Note::default(), Note::default());
@@ -81,7 +101,11 @@ impl LazyHub {
     }
 
     /// What a tick reported.
-    pub(super) fn publish(&self, report: &Report, took: Millis) {
+    pub(super) fn publish(&self, report: &Report, took: Millis, store: &dyn Store) {
+        // If the ledger cannot be written now, it can later; until then a lost database would not be missed at the next start.
+        if self.opened.load(Ordering::Relaxed) && database::remember(store).is_ok() {
+            self.opened.store(false, Ordering::Relaxed);
+        }
         if let Some(served) = &mut *self.server.borrow_mut() {
             served.show(&self.state);
             let problems = report.problems.iter().filter(|problem| is_manifest_problem(problem));
@@ -136,6 +160,14 @@ impl Served {
             _ => {}
         }
     }
+}
+
+/// Who listens on a port.
+fn holder(port: u16) -> Option<String> {
+    let sockets = ProcSockets::new();
+    let table = sockets.table().ok()?;
+    let sought = Sought { ports: [port].into(), ..Sought::default() };
+    sockets.holders(&table, &sought).by_port.get(&port)?.first().map(ToString::to_string)
 }
 
 /// A number that no other process has.

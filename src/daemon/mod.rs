@@ -4,6 +4,7 @@ mod bell;
 mod blobs;
 mod build;
 mod control;
+mod database;
 mod emit;
 mod hub;
 mod instance;
@@ -12,6 +13,7 @@ mod pulse;
 mod serve;
 mod socket;
 mod storage;
+mod tokens;
 mod tree;
 mod verbs;
 mod witness;
@@ -21,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::environment::{self, Environment};
-use crate::cli::engine::{Answer, Blobs, Control, Place, Surroundings, Wiring};
+use crate::cli::engine::{Answer, Blobs, Control, Place, Surroundings, Tokens, Wiring};
 use crate::cli::exit::Failure;
 use crate::demo as modules;
 use crate::keeper::{self, KeeperError};
@@ -65,6 +67,10 @@ impl Wiring for Real {
 
     fn blobs(&self, place: &Place) -> Result<Box<dyn Blobs>, Failure> {
         Ok(Box::new(blobs::Local::open(place)?))
+    }
+
+    fn tokens(&self, place: &Place) -> Result<Box<dyn Tokens>, Failure> {
+        Ok(Box::new(tokens::Local::new(place)))
     }
 
     fn now(&self) -> Timestamp {

@@ -2,27 +2,34 @@
 //! runs the code of the commands, on a thread of its own.
 
 use std::future::Future;
+use std::io::{self, BufWriter, Read, Write};
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc::{self, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bell::Ringer;
+use super::blobs::{self, Kind, Said as BlobSaid};
 use super::build;
 use super::control::Local;
 use super::serve::Client;
 use super::verbs::{Reply, Verb};
 use crate::adapters::clock::SystemClock;
-use crate::cli::engine::{Control, Outcome, Place, PlanOptions, ReconcileOptions};
+use crate::cli::engine::{Blobs, Control, GetTo, Outcome, Place, PlanOptions, PutFrom, ReconcileOptions};
 use crate::cli::exit::{self, Failure};
 use crate::cli::logs;
-use crate::hub::office::{Act, Answer, Conclusion, LINES, Office, Planned, Said, Trouble};
+use crate::hub::office::{Act, Answer, Conclusion, Fetched, LINES, Office, Piece, Planned, Said, Trouble};
+use crate::hub::refusal::sentence;
+use crate::model::blob::Integrity;
+use crate::model::blob_output::{BlobLine, RemovedLine, StoredLine};
 use crate::model::event::Event;
 use crate::model::exit::Exit;
 use crate::model::id::{KindName, Name, ResourceId};
-use crate::model::output::{Description, Line, LogLine};
+use crate::model::output::{Description, ErrorLine, Line, LogLine};
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::EventQuery;
@@ -52,6 +59,7 @@ pub(super) struct Desk {
     looks: Arc<Semaphore>,
     acts: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    transfers: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -82,6 +90,7 @@ impl Desk {
             looks: Arc::new(Semaphore::new(LOOKS)),
             acts: Arc::new(Semaphore::new(ACTS)),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            transfers: Arc::new(Semaphore::new(TRANSFERS)),
         })
     }
 
@@ -133,6 +142,83 @@ fn verb(act: Act, timeout: Millis) -> Verb {
         }
         Act::Restart { names } => Verb::Restart { names, timeout },
         Act::Override(request) => Verb::Override { request, timeout },
+    }
+}
+
+/// So many blobs are moved at once, each on a thread.
+const TRANSFERS: usize = 8;
+/// So many pieces wait on their way between a thread and a client.
+const PIECES: usize = 4;
+/// Bytes of a piece that is given out.
+const PIECE: usize = 64 * 1024;
+
+/// What is sent, as a thread reads it.
+struct Sent {
+    from: mpsc::Receiver<Piece>,
+    piece: Bytes,
+    ended: bool,
+}
+
+impl Read for Sent {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() && !self.ended {
+            match self.from.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => self.piece = bytes,
+                Some(Piece::End) => self.ended = true,
+                // Half of a blob must not be taken for all of it.
+                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it was whole")),
+            }
+        }
+        let count = buffer.len().min(self.piece.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+/// What a thread gives out.
+struct Given(mpsc::Sender<Bytes>);
+
+impl Write for Given {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Bytes::copy_from_slice(bytes));
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn blob_trouble(failure: &Failure) -> Trouble {
+    let line = failure.line();
+    let said = sentence(&line);
+    match failure.error.downcast_ref::<BlobSaid>().map(|said| said.kind) {
+        Some(Kind::Unknown) => Trouble::Missing(said),
+        Some(Kind::NoPlace) => Trouble::Conflict("no_storage", said),
+        Some(Kind::OtherBytes) => Trouble::Conflict("other_bytes", said),
+        Some(Kind::Range) => Trouble::Conflict("range", said),
+        Some(Kind::Source) => Trouble::Unreadable(said),
+        Some(Kind::Passing) => Trouble::Failed(ErrorLine { code: "timedOut".to_owned(), ..line }),
+        Some(Kind::Other) | None => Trouble::Failed(line),
+    }
+}
+
+impl Desk {
+    /// Has something done with the blobs, on a thread of the hub that may wait.
+    fn blobs<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&blobs::Local) -> Result<T, Failure> + Send + 'static,
+    ) -> Answer<'_, T> {
+        Box::pin(async move {
+            let seat = permit(&self.transfers)?;
+            let place = self.place.clone();
+            let done = tokio::task::spawn_blocking(move || {
+                let _seat = seat;
+                blobs::Local::open(&place).and_then(|blobs| work(&blobs)).map_err(|f| blob_trouble(&f))
+            });
+            done.await.map_err(|_| Trouble::Ending)?
+        })
     }
 }
 
@@ -239,5 +325,48 @@ impl Office for Desk {
             });
             Ok(from)
         })
+    }
+
+    fn put_blob(&self, key: Integrity, from: mpsc::Receiver<Piece>) -> Answer<'_, StoredLine> {
+        self.blobs(move |blobs| {
+            let mut sent = Sent { from, piece: Bytes::new(), ended: false };
+            blobs.put(PutFrom::Stream(&mut sent), Some(&key), &|_, _| true)
+        })
+    }
+
+    fn get_blob(&self, key: Integrity, range: Option<Range<u64>>) -> Answer<'_, Fetched> {
+        Box::pin(async move {
+            let (to, mut rest) = mpsc::channel(PIECES);
+            let mut work = self.blobs(move |blobs| {
+                let wanted = to.clone();
+                let mut out = BufWriter::with_capacity(PIECE, Given(to));
+                blobs.get(&key, range, GetTo::Stream(&mut out), &|_, _| !wanted.is_closed())
+            });
+            // Both arms are cancel-safe: the thread goes on by itself, and what it gives is kept.
+            tokio::select! {
+                biased;
+                Some(first) = rest.recv() => Ok(Fetched { first: Some(first), rest }),
+                done = &mut work => done.map(|_| Fetched { first: None, rest }),
+            }
+        })
+    }
+
+    fn stat_blob(&self, key: Integrity) -> Answer<'_, BlobLine> {
+        self.blobs(move |blobs| blobs.stat(&key))
+    }
+
+    fn list_blobs(&self, after: Option<Integrity>, limit: usize) -> Answer<'_, Vec<BlobLine>> {
+        self.blobs(move |blobs| {
+            let mut lines = Vec::new();
+            blobs.list(after.as_ref(), &mut |line| {
+                lines.push(line);
+                lines.len() < limit
+            })?;
+            Ok(lines)
+        })
+    }
+
+    fn remove_blob(&self, key: Integrity) -> Answer<'_, RemovedLine> {
+        self.blobs(move |blobs| blobs.remove(&key))
     }
 }

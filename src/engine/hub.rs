@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::look::{Looked, origins};
+use super::look::Looked;
 use super::{Engine, Mode};
 use crate::desired::Resource;
 use crate::kinds::path::tidy;
@@ -38,7 +38,7 @@ impl Engine {
             listen: hub.address().map(str::to_owned),
             tls: hub.tls.as_ref().map(|tls| Tls { certificate: path(&tls.certificate), key: path(&tls.key) }),
             origin: hub.effective_origin(),
-            origins: origins(hub),
+            origins: hub.origins(),
             home: looked.home.clone(),
             upstreams,
         });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Engine, EngineError, Mode, ports, secrets};
 use crate::desired::{self, Desired, LastGood, Manifest, Resource};
 use crate::document::Document;
-use crate::kinds::hub::spec::{DEFAULT_LISTEN, HubSpec};
+use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::path::tidy;
 use crate::kinds::service::health::{self, Way};
 use crate::kinds::service::inputs::{self, Setting};
@@ -251,7 +251,7 @@ impl Engine {
         let look = Look::new(&self.world, facts);
         let now = self.world.clock.now();
         let origin = hub.effective_origin();
-        let origins = origins(hub).join(",");
+        let origins = hub.origins().join(",");
         let mut seen = BTreeMap::new();
         for (id, resource) in &desired.resources {
             let Spec::Service(spec) = &resource.spec else { continue };
@@ -373,21 +373,6 @@ fn unanswered(seen: &BTreeMap<Name, Observed<State>>, mode: Mode) -> BTreeSet<Na
     };
     let unanswered = seen.iter().filter(|(_, seen)| matches!(seen, Observed::Present(state) if is(state)));
     unanswered.map(|(name, _)| name.clone()).collect()
-}
-
-/// All origins under which the hub is reached: its issuer, those the Hub names, and the loopback ones.
-pub(super) fn origins(hub: &HubSpec) -> Vec<String> {
-    let origin = hub.effective_origin();
-    let scheme = if hub.tls.is_some() { "https" } else { "http" };
-    let port = hub.address().unwrap_or(DEFAULT_LISTEN).rsplit(':').next().unwrap_or_default();
-    let loopback = [format!("{scheme}://localhost:{port}"), format!("{scheme}://127.0.0.1:{port}")];
-    let mut all = vec![origin];
-    for origin in hub.accepted_origins.iter().chain(&loopback) {
-        if !all.contains(origin) {
-            all.push(origin.clone());
-        }
-    }
-    all
 }
 
 /// What the ledger has of a resource, to fall back on.

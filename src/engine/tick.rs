@@ -42,7 +42,9 @@ impl Engine {
     pub async fn tick(&mut self, mode: Mode, sink: Sink<'_>) -> Result<Report, EngineError> {
         let span = tracing::debug_span!("tick", steps = Empty, settled = Empty);
         let report = Box::pin(self.round(mode, sink)).instrument(span.clone()).await?;
-        span.record("steps", report.steps.len()).record("settled", report.settled);
+        // Signed: spans know no other numbers.
+        let steps = i64::try_from(report.steps.len()).unwrap_or(i64::MAX);
+        span.record("steps", steps).record("settled", report.settled);
         Ok(report)
     }
 

@@ -11,19 +11,19 @@ use crate::ports::hub::{State as Of, Upstream};
 
 /// `GET /healthz`: 200 when the hub and its database are well, 503 when not. Asks the database itself.
 pub(super) async fn healthz(State(site): State<Site>) -> Response {
-    let (well, body) = look(&site, "trueup");
+    let (well, body) = look(&site, "trueup").await;
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 /// `GET /health`: the same for clients of the older hub, which look at `db` and take every other status for a dead process.
 pub(super) async fn health(State(site): State<Site>) -> Response {
-    let (_, body) = look(&site, "parachute-hub");
+    let (_, body) = look(&site, "parachute-hub").await;
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-fn look(site: &Site, service: &str) -> (bool, Value) {
-    let seen = site.vital.look();
+async fn look(site: &Site, service: &str) -> (bool, Value) {
+    let seen = site.vital.looked().await;
     let (well, db) = (seen.is_ok(), seen.err().unwrap_or_else(|| "ok".to_owned()));
     let body = json!({
         "status": if well { "ok" } else { "failing" },

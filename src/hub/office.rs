@@ -2,12 +2,16 @@
 //! something takes the very way that its socket takes, and what only looks runs the code of the commands.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
+use crate::model::blob::Integrity;
+use crate::model::blob_output::{BlobLine, RemovedLine, StoredLine};
 use crate::model::event::Event;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::{Description, ErrorLine, Line, LogLine, Summary};
@@ -30,6 +34,10 @@ pub enum Trouble {
     Ending,
     /// It is not there.
     Missing(String),
+    /// What is there stands against it: a word for programs, and why.
+    Conflict(&'static str, String),
+    /// What was sent cannot be read.
+    Unreadable(String),
     /// It cannot be done, as the command says it: `code` is the word of its exit code.
     Failed(ErrorLine),
 }
@@ -77,6 +85,22 @@ pub struct Planned {
     pub conclusion: Conclusion,
 }
 
+/// A piece of a blob that is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+/// A blob that is read.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The first bytes; none of an empty blob.
+    pub first: Option<Bytes>,
+    /// The others.
+    pub rest: mpsc::Receiver<Bytes>,
+}
+
 /// The verbs of the engine for requests. None blocks its thread.
 pub trait Office: Send + Sync {
     /// What would be done. Looks at everything, and changes nothing.
@@ -94,4 +118,14 @@ pub trait Office: Send + Sync {
     fn logs(&self, unit: Name, lines: usize) -> Answer<'_, Vec<LogLine>>;
     /// The same, and goes on with new ones until the receiver is dropped.
     fn follow_logs(&self, unit: Name, lines: usize) -> Answer<'_, mpsc::Receiver<LogLine>>;
+    /// Stores a blob. Whoever sends it ends with [`Piece::End`]; without that nothing is stored.
+    fn put_blob(&self, key: Integrity, from: mpsc::Receiver<Piece>) -> Answer<'_, StoredLine>;
+    /// Reads a blob, or bytes of it. What is given is proved right as a whole before the first byte.
+    fn get_blob(&self, key: Integrity, range: Option<Range<u64>>) -> Answer<'_, Fetched>;
+    /// What is known of a blob.
+    fn stat_blob(&self, key: Integrity) -> Answer<'_, BlobLine>;
+    /// Blobs in the order of their keys.
+    fn list_blobs(&self, after: Option<Integrity>, limit: usize) -> Answer<'_, Vec<BlobLine>>;
+    /// Removes a blob.
+    fn remove_blob(&self, key: Integrity) -> Answer<'_, RemovedLine>;
 }

@@ -30,6 +30,8 @@ pub enum Verb {
     Restart,
     Stop,
     Start,
+    /// By a client of the older hub; what is declared runs already.
+    Install,
 }
 
 /// How far it is.
@@ -91,6 +93,8 @@ pub struct Operations {
 struct Book {
     next: u64,
     kept: VecDeque<Kept>,
+    /// As clients of the older hub have set it. Nothing is installed by a call, so nothing comes of it.
+    channel: Option<String>,
 }
 
 impl Operations {
@@ -210,6 +214,15 @@ impl Operations {
     fn fail(&self, id: &str, why: &str, now: Timestamp) {
         let error = ErrorLine { code: "error".to_owned(), message: why.to_owned(), causes: Vec::new(), hint: None };
         self.hear(id, Said::Failed(error), now);
+    }
+
+    /// The channel that modules would be installed from.
+    pub fn channel(&self) -> String {
+        self.book().channel.clone().unwrap_or_else(|| "latest".to_owned())
+    }
+
+    pub fn set_channel(&self, channel: &str) {
+        self.book().channel = Some(channel.to_owned());
     }
 
     /// One of them, with what was said.

@@ -1,8 +1,8 @@
 //! Every "no" of the hub, in one form: a status, and `{"error": code, "error_description": sentence}`.
 
 use axum::Json;
-use axum::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -31,12 +31,12 @@ pub struct Refusal {
     retry_after: Option<u32>,
     /// What follows `Bearer` in `WWW-Authenticate`.
     challenge: Option<String>,
-    allow: Option<&'static str>,
+    header: Option<(HeaderName, String)>,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
-        Self { status, code, description: description.into(), retry_after: None, challenge: None, allow: None }
+        Self { status, code, description: description.into(), retry_after: None, challenge: None, header: None }
     }
 
     pub fn not_found(description: impl Into<String>) -> Self {
@@ -71,10 +71,10 @@ impl Refusal {
         self
     }
 
-    /// Names the methods that there are.
+    /// With one header more.
     #[must_use]
-    pub fn allow(mut self, methods: &'static str) -> Self {
-        self.allow = Some(methods);
+    pub fn header(mut self, name: HeaderName, value: String) -> Self {
+        self.header = Some((name, value));
         self
     }
 }
@@ -94,6 +94,8 @@ impl From<Trouble> for Refusal {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", "the daemon is about to end").after(5)
             }
             Trouble::Missing(what) => Self::not_found(what),
+            Trouble::Conflict(code, why) => Self::new(StatusCode::CONFLICT, code, why),
+            Trouble::Unreadable(why) => Self::bad_request("broken_body", why),
             Trouble::Failed(line) => {
                 let (status, code) = match line.code.as_str() {
                     "invalid" => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
@@ -124,8 +126,10 @@ impl IntoResponse for Refusal {
             let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
             headers.insert(WWW_AUTHENTICATE, value);
         }
-        if let Some(methods) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        if let Some((name, value)) = self.header
+            && let Ok(value) = HeaderValue::from_str(&value)
+        {
+            headers.insert(name, value);
         }
         response
     }

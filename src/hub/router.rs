@@ -11,11 +11,11 @@ use axum::routing::get;
 use super::proxy::body::RequestBody;
 use super::proxy::{Peer, Proxy};
 use super::site::Site;
-use super::{api, health, metrics, request_id};
+use super::{api, health, metrics, parachute, request_id};
 
 /// The first segments of the hub's own paths. A request elsewhere does not come to the router at all; one that comes here and finds no
 /// handler goes to the services as well.
-const OWN: &[&str] = &["api", "health", "healthz", "metrics", "readyz"];
+const OWN: &[&str] = &[".well-known", "api", "health", "healthz", "metrics", "readyz"];
 
 /// Whether the router is asked for a path.
 pub(super) fn is_own(path: &str) -> bool {
@@ -30,6 +30,7 @@ pub(super) fn router(site: Site, proxy: Arc<Proxy>) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .merge(api::router(&site))
+        .merge(parachute::router(&site))
         .route("/health", get(health::health))
         .route("/readyz", get(health::readyz))
         .route("/api/ready", get(health::ready))

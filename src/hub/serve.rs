@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -27,7 +27,8 @@ use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
 use super::state::State;
 use super::tls::Certificate;
-use super::vital::{Alarm, Vital, Witness};
+use super::tokens::{self, OperatorFile};
+use super::vital::{self, Vital};
 use super::worker::{Job, Worker};
 use crate::authority::Authority;
 use crate::model::id::Name;
@@ -59,19 +60,18 @@ const TOO_MANY: &[u8] =
 /// Names who listens on an address, if that can be known.
 pub type Holder = Arc<dyn Fn(SocketAddr) -> Option<String> + Send + Sync>;
 
+/// So many answers may go on at once.
+const STREAMS: usize = 64;
+
 /// What a server is made of.
 pub struct Parts {
-    pub authority: Arc<Authority>,
     pub clock: Arc<dyn Clock + Send + Sync>,
     pub office: Arc<dyn Office>,
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
-    /// Rung when its standing changed.
-    pub bell: Arc<dyn Fn() + Send + Sync>,
-    /// Says what became of files that must be there, if anything did.
-    pub witness: Witness,
-    /// Told when the process cannot go on.
-    pub lost: Alarm,
+    pub vital: vital::Parts,
+    /// The file of the operator token in a home.
+    pub operator_file: OperatorFile,
     /// Asked when an address is taken. May block.
     pub holder: Option<Holder>,
     pub bounds: Bounds,
@@ -103,15 +103,18 @@ impl Server {
         let state = Arc::new(State::default());
         state.say(Standing::Starting);
         let metrics = Metrics::new(boards.clone());
-        let vital = Vital::new(parts.witness, parts.lost);
+        let authority = Arc::new(Authority::default());
+        let bell = parts.vital.bell.clone();
+        let vital = Vital::new(parts.vital, authority.clone(), state.clone());
         let bounds = Arc::new(parts.bounds);
         let site = Site {
             wish: wishes.clone(),
             board: boards,
-            authority: parts.authority,
+            authority,
             operations: Arc::new(Operations::new(&parts.instance)),
             office: parts.office,
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             ends: ends.clone(),
             metrics: metrics.clone(),
             vital: vital.clone(),
@@ -119,8 +122,9 @@ impl Server {
             instance: parts.instance,
         };
         let means = Means::new(&site, tables, bounds.clone());
+        let probing = selfprobe::watch(state.clone(), site.clone(), bell.clone());
+        let keeping = tokens::keep(site.clone(), parts.operator_file);
         let (busy, kept) = (means.busy.clone(), bounds.clone());
-        let probing = selfprobe::watch(state.clone(), site.clone(), parts.bell.clone());
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
         let workers = (0..count).map(|number| {
             let front = Front::new(site.clone(), Proxy::new(means.clone()));
@@ -129,10 +133,10 @@ impl Server {
         let workers: Arc<Vec<Worker>> = Arc::new(workers.collect::<io::Result<_>>()?);
         let gate = Gate::new(bounds.connections, bounds.connections_per_address);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let host = Host { workers, gate, bounds, state: state.clone(), bell: parts.bell, holder: parts.holder, ends };
+        let host = Host { workers, gate, bounds, state: state.clone(), bell, holder: parts.holder, ends };
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
             let workers = host.workers.clone();
-            runtime.spawn(vital.watch());
+            runtime.spawn(keeping);
             runtime.spawn(probing);
             runtime.block_on(host.run(wishes));
             // Nobody accepts any more, so this is the last one who knows them.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::limit::Limiter;
 use super::metrics::Metrics;
@@ -92,6 +92,8 @@ pub struct Site {
     pub operations: Arc<Operations>,
     /// Requests without a good token, by address.
     pub failures: Arc<Limiter>,
+    /// Seats for answers that go on.
+    pub streams: Arc<Semaphore>,
     /// Says when the hub ends; what would go on for ever ends with it.
     pub ends: watch::Receiver<Option<std::time::Duration>>,
 }

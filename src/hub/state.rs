@@ -12,6 +12,8 @@ use crate::ports::hub::{Standing, Trouble};
 pub(super) struct State {
     standing: Mutex<Standing>,
     self_probe: Mutex<Option<SelfProbe>>,
+    /// What is wrong with the database.
+    database: Mutex<Option<String>>,
     moved: Notify,
 }
 
@@ -21,9 +23,13 @@ impl State {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Where somebody else answers at our address, nothing is served.
+    /// As the engine is told: without its database, or where somebody else answers at its address, it does not serve as it should.
     pub(super) fn seen(&self) -> Standing {
+        let database = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (self.standing(), self.self_probe()) {
+            (Standing::Serving(_), _) if database.is_some() => {
+                Standing::Refused { trouble: Trouble::Database, message: database.unwrap_or_default() }
+            }
             (Standing::Serving(_), Some(SelfProbe { status: ProbeStatus::Hijacked, detail, .. })) => {
                 Standing::Refused { trouble: Trouble::Address, message: detail.unwrap_or_default() }
             }
@@ -40,6 +46,14 @@ impl State {
         if news {
             self.moved.notify_one();
         }
+        news
+    }
+
+    /// What is wrong with the database, if anything is. Says whether it is news.
+    pub(super) fn database(&self, now: Option<String>) -> bool {
+        let mut wrong = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *wrong != now;
+        *wrong = now;
         news
     }
 

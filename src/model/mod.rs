@@ -18,5 +18,6 @@ pub mod secret;
 pub mod source;
 pub mod span;
 pub mod time;
+pub mod token_output;
 pub mod unit;
 pub mod wording;

@@ -14,3 +14,4 @@ pub mod style;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod tokens;

@@ -3,10 +3,14 @@
 
 mod acts;
 mod answers;
-mod asked;
+pub(super) mod asked;
+mod blobs;
 mod book;
+mod flow;
+mod history;
 mod resources;
 pub mod rights;
+mod watch;
 
 use axum::Router;
 use axum::extract::Request;
@@ -20,6 +24,7 @@ use utoipa::openapi::{Info, OpenApi, Server};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(super) use self::history::text as lines_as_text;
 use super::refusal::{ErrorBody, Refusal};
 use super::site::Site;
 
@@ -30,11 +35,16 @@ fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
         .routes(routes!(resources::list))
         .routes(routes!(resources::describe))
+        .routes(routes!(watch::watch))
         .routes(routes!(acts::plan))
         .routes(routes!(acts::reconcile))
         .routes(routes!(acts::restart))
         .routes(routes!(acts::stop))
         .routes(routes!(acts::start))
+        .routes(routes!(history::events))
+        .routes(routes!(history::logs))
+        .routes(routes!(blobs::list))
+        .routes(routes!(blobs::get, blobs::head, blobs::put, blobs::remove))
         .routes(routes!(book::list))
         .routes(routes!(book::show))
         .routes(routes!(openapi))
@@ -86,11 +96,16 @@ async fn no_method(request: Request) -> Response {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what).into_response()
 }
 
-/// A number of things, within its bounds.
+/// The parameter `limit`, within its bounds.
 fn limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Refusal> {
-    let limit = asked.unwrap_or(usual);
-    if (1..=most).contains(&limit) {
-        return Ok(limit);
+    bounded("limit", asked, usual, most)
+}
+
+/// A number of things, within its bounds.
+fn bounded(name: &str, asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Refusal> {
+    let number = asked.unwrap_or(usual);
+    if (1..=most).contains(&number) {
+        return Ok(number);
     }
-    Err(Refusal::bad_request("invalid_parameter", format!("'limit' cannot be {limit}: it is from 1 to {most}")))
+    Err(Refusal::bad_request("invalid_parameter", format!("'{name}' cannot be {number}: it is from 1 to {most}")))
 }

@@ -33,11 +33,18 @@ pub enum Right {
 pub const TABLE: &[(&str, &str, Right)] = &[
     ("GET", "/resources", Right::Read),
     ("GET", "/resources/{kind}/{name}", Right::Read),
+    ("GET", "/watch", Right::Read),
     ("POST", "/plan", Right::Read),
     ("POST", "/reconcile", Right::Change),
     ("POST", "/services/{name}/restart", Right::Change),
     ("POST", "/services/{name}/stop", Right::Change),
     ("POST", "/services/{name}/start", Right::Change),
+    ("GET", "/events", Right::Read),
+    ("GET", "/services/{name}/logs", Right::Read),
+    ("GET", "/blobs", Right::Read),
+    ("GET", "/blobs/{key}", Right::Read),
+    ("PUT", "/blobs/{key}", Right::Change),
+    ("DELETE", "/blobs/{key}", Right::Change),
     ("GET", "/operations", Right::Read),
     ("GET", "/operations/{id}", Right::Read),
     ("GET", "/openapi.json", Right::Read),
@@ -65,38 +72,25 @@ impl Right {
     }
 }
 
-/// The caller of a request that needs this right.
+/// The caller of a request that needs this right. `code` is the word of the answer without a good token.
 ///
 /// # Errors
 /// 401 without a good token, 403 without the scope, 429 after too many of the former, 503 while nobody can say.
-pub fn admit(site: &Site, headers: &HeaderMap, peer: Option<SocketAddr>, right: Right) -> Result<Caller, Refusal> {
-    let refused = |description: &str, challenge: &str| {
-        let wait = peer.and_then(|peer| site.failures.failed(peer.ip(), site.clock.now()));
-        match wait {
-            Some(seconds) => {
-                let what = "too many requests without a good token; wait";
-                Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", what).after(seconds)
-            }
-            None => Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", description).challenge(challenge.to_owned()),
-        }
-    };
-    let Some(token) = bearer(headers) else {
-        return Err(refused("a token is needed: 'Authorization: Bearer TOKEN'", "realm=\"trueup\""));
-    };
-    let invalid = "realm=\"trueup\", error=\"invalid_token\"";
-    let caller = match site.authority.verify(token, site.now()) {
-        Ok(caller) => caller,
-        Err(Denied::Unavailable(why)) => {
-            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "authority_unavailable", why);
-            return Err(refusal.after(5));
-        }
-        Err(denied) => return Err(refused(&format!("the token is not accepted: {denied}"), invalid)),
-    };
+pub fn admit(
+    site: &Site,
+    headers: &HeaderMap,
+    peer: Option<SocketAddr>,
+    right: Right,
+    code: &'static str,
+) -> Result<Caller, Refusal> {
+    let caller = verify(site, headers, peer, code)?;
     if !AUDIENCES.contains(&caller.audience.as_str()) {
-        return Err(refused("the token is for another audience; 'hub' or 'operator' is accepted here", invalid));
+        let what = "the token is for another audience; 'hub' or 'operator' is accepted here";
+        return Err(unauthorized(site, peer, code, what, INVALID));
     }
     if !right.is_given(&caller) {
         let scope = right.scope();
+        site.metrics.denied("scope");
         let refusal = Refusal::new(
             StatusCode::FORBIDDEN,
             "insufficient_scope",
@@ -105,6 +99,60 @@ pub fn admit(site: &Site, headers: &HeaderMap, peer: Option<SocketAddr>, right: 
         return Err(refusal.challenge(format!("realm=\"trueup\", error=\"insufficient_scope\", scope=\"{scope}\"")));
     }
     Ok(caller)
+}
+
+/// What a client whose token is not accepted is told to do.
+const INVALID: &str = "realm=\"trueup\", error=\"invalid_token\"";
+
+/// Whose good token the request brings, whatever it is good for. `code` is the word of the answer when it brings none.
+///
+/// # Errors
+/// As [`admit`], but for the scope.
+pub fn verify(
+    site: &Site,
+    headers: &HeaderMap,
+    peer: Option<SocketAddr>,
+    code: &'static str,
+) -> Result<Caller, Refusal> {
+    let Some(token) = bearer(headers) else {
+        site.metrics.denied("missing");
+        return Err(unauthorized(
+            site,
+            peer,
+            code,
+            "a token is needed: 'Authorization: Bearer TOKEN'",
+            "realm=\"trueup\"",
+        ));
+    };
+    match site.authority.verify(token, site.now()) {
+        Ok(caller) => Ok(caller),
+        Err(Denied::Unavailable(why)) => {
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "authority_unavailable", why);
+            Err(refusal.after(5))
+        }
+        Err(denied) => {
+            site.metrics.denied(denied.code());
+            Err(unauthorized(site, peer, code, &format!("the token is not accepted: {denied}"), INVALID))
+        }
+    }
+}
+
+/// 401, or 429 for whoever tried too often.
+fn unauthorized(
+    site: &Site,
+    peer: Option<SocketAddr>,
+    code: &'static str,
+    description: &str,
+    challenge: &str,
+) -> Refusal {
+    let wait = peer.and_then(|peer| site.failures.failed(peer.ip(), site.clock.now()));
+    match wait {
+        Some(seconds) => {
+            let what = "too many requests without a good token; wait";
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", what).after(seconds)
+        }
+        None => Refusal::new(StatusCode::UNAUTHORIZED, code, description).challenge(challenge.to_owned()),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -123,7 +171,7 @@ pub(super) async fn door(
 ) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let right = needed(request.method(), path);
-    let mut response = match admit(&site, request.headers(), peer.map(|Extension(peer)| peer), right) {
+    let mut response = match admit(&site, request.headers(), peer.map(|Extension(peer)| peer), right, "unauthorized") {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

@@ -136,6 +136,20 @@ impl HubSpec {
         self.origin.clone().unwrap_or_else(|| format!("{scheme}://{listen}"))
     }
 
+    /// All origins under which the hub is reached: its issuer, those the Hub names, and the loopback ones.
+    pub fn origins(&self) -> Vec<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let port = self.address().unwrap_or(DEFAULT_LISTEN).rsplit(':').next().unwrap_or_default();
+        let loopback = [format!("{scheme}://localhost:{port}"), format!("{scheme}://127.0.0.1:{port}")];
+        let mut all = vec![self.effective_origin()];
+        for origin in self.accepted_origins.iter().chain(&loopback) {
+            if !all.contains(origin) {
+                all.push(origin.clone());
+            }
+        }
+        all
+    }
+
     /// Where it listens; `None` when nothing is to be served.
     pub fn address(&self) -> Option<&str> {
         (self.listen != "none").then_some(self.listen.as_str())

@@ -1,0 +1,26 @@
+//! The paths of the older hub, whose modules and clients work here unchanged.
+
+mod modules;
+mod tokens;
+mod well_known;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::site::Site;
+
+/// A body of these calls is a few hundred bytes.
+const MOST_BODY_BYTES: usize = 64 << 10;
+
+/// Its calls.
+pub(super) fn router(site: &Site) -> Router<Site> {
+    Router::new()
+        .route("/.well-known/jwks.json", get(tokens::jwks))
+        .route("/.well-known/parachute-revocation.json", get(tokens::revocations))
+        .route("/api/auth/mint-token", post(tokens::mint))
+        .route("/api/auth/revoke-token", post(tokens::revoke))
+        .route("/api/auth/tokens", get(tokens::list))
+        .route("/.well-known/parachute.json", get(well_known::parachute))
+        .merge(modules::router(site))
+        .layer(axum::extract::DefaultBodyLimit::max(MOST_BODY_BYTES))
+}
