@@ -60,8 +60,10 @@ impl Sending {
     /// Sends what is left, within a second.
     pub fn end(self) {
         self.ending.send_replace(true);
-        // Otherwise the collector does not answer, and was told of.
-        let _ = self.ended.recv_timeout(LAST_WORDS);
+        if self.ended.recv_timeout(LAST_WORDS).is_err() {
+            // The collector does not answer, and nobody waits for it any more.
+            TALLY.add_dropped(TALLY.under_way());
+        }
         let dropped = TALLY.dropped();
         if dropped > 0 {
             tracing::warn!(dropped, sent = TALLY.sent(), "spans were not sent");
@@ -159,6 +161,7 @@ impl SpanProcessor for Queue {
     fn on_end(&self, mut span: SpanData) {
         if span.span_context.is_sampled() {
             known_by_its_names(&mut span);
+            TALLY.add_ended();
             if self.0.try_send(span).is_err() {
                 TALLY.add_dropped(1);
             }

@@ -10,7 +10,7 @@ use super::keys::{self, JwkSet};
 use super::mint::MintError;
 use super::scope::{self, Scope};
 use crate::model::time::Timestamp;
-use crate::ports::tokens::{After, StoreFault, TokenFilter, TokenRow};
+use crate::ports::tokens::{After, StoreFault, TokenFilter, TokenRow, Via};
 
 /// So many tokens are on a page.
 pub const PAGE: usize = 50;
@@ -143,6 +143,14 @@ impl Authority {
         let least = Timestamp(now.0 + (BRIEF_SECONDS + SKEW_SECONDS) * 1_000);
         let done = self.rows()?.rotate(&new, compromised, least, now)?;
         Ok(Rotation { kid: new.kid, retired: done.retired, tokens: done.tokens })
+    }
+
+    /// How many tokens have not expired, by how they came to be and whether they are revoked.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn counts(&self, now: Timestamp) -> Result<Vec<(Via, bool, u64)>, StoreFault> {
+        self.rows()?.counts(now)
     }
 
     /// Forgets what ended long ago, some hundreds at a time; answers how many.

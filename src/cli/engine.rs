@@ -21,7 +21,7 @@ use crate::model::id::{Name, ResourceId};
 use crate::model::output::{Description, Line, ProblemLine, ResourceLine, Summary};
 use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
-use crate::model::token_output::{GrantLine, MintedLine, RevokedLine, RotatedLine, TokenLine};
+use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RevokedLine, RotatedLine, TokenLine};
 use crate::model::unit::Millis;
 
 /// An answer that may take a moment. Not `Send`: the engine lives on one thread.
@@ -226,13 +226,6 @@ pub trait Blobs {
     fn migrations(&self, limit: usize) -> Result<Vec<MigrationLine>, Failure>;
 }
 
-/// Where spans go beside the log.
-pub struct Traces {
-    pub listener: Listener,
-    /// Sends what is left, within a second.
-    pub end: Box<dyn FnOnce()>,
-}
-
 /// A token that a person asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MintWish {
@@ -263,6 +256,8 @@ pub trait Tokens {
     fn revoke(&self, jti: &str) -> Result<RevokedLine, Failure>;
     /// With `compromised` the old keys are dropped at once.
     fn rotate(&self, compromised: bool) -> Result<RotatedLine, Failure>;
+    /// Makes a new database when the one there was is gone or damaged.
+    fn reset(&self) -> Result<ResetLine, Failure>;
     /// The public keys, as JSON Web Key Set.
     fn jwks(&self) -> Result<serde_json::Value, Failure>;
     /// Sorted by subject and client.
@@ -271,6 +266,13 @@ pub trait Tokens {
     fn grant(&self, subject: &str, client: &str, scopes: &[String]) -> Result<GrantLine, Failure>;
     /// Whether there was one.
     fn revoke_grant(&self, subject: &str, client: &str) -> Result<bool, Failure>;
+}
+
+/// Where spans go beside the log.
+pub struct Traces {
+    pub listener: Listener,
+    /// Sends what is left, within a second.
+    pub end: Box<dyn FnOnce()>,
 }
 
 /// What the binary puts behind the commands.

@@ -41,6 +41,8 @@ pub enum TokenVerb {
     Revoke(TokenRevoke),
     /// Sign with a new key from now on
     Rotate(TokenRotate),
+    /// Make a new database of keys and tokens, when the old one is gone or damaged
+    Reset(TokenReset),
     /// Print the public keys, as the hub serves them
     Jwks(TokenJwks),
 }
@@ -141,6 +143,16 @@ pub struct TokenRotate {
     pub compromised: bool,
 }
 
+/// Arguments of `token reset`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  trueup token reset
+
+A backup of hub.db is the better way: with it every token lives on. Without one, every token is dead, and
+what was granted is forgotten. A database that is whole is left alone.")]
+pub struct TokenReset {}
+
 /// Arguments of `token jwks`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
@@ -171,6 +183,10 @@ pub fn run(verb: TokenVerb, tokens: &dyn Tokens, now: Timestamp, screen: &mut Sc
         }
         TokenVerb::Rotate(args) => {
             say(screen, TokenOutput::Rotated(tokens.rotate(args.compromised)?), now);
+            Ok(Exit::Done)
+        }
+        TokenVerb::Reset(_) => {
+            say(screen, TokenOutput::Reset(tokens.reset()?), now);
             Ok(Exit::Done)
         }
         TokenVerb::Jwks(_) => {

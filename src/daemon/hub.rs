@@ -15,16 +15,20 @@ use super::instance::{self, INSTANCE, Instance, Note};
 use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
 use crate::adapters::hubdb::file::OwnFile;
+use crate::adapters::sockets::ProcSockets;
 use crate::authority::operator;
 use crate::cli::exit::Failure;
 use crate::engine::Report;
 use crate::engine::report::is_manifest_problem;
 use crate::hub::office::Office;
 use crate::hub::{Board, Bounds, Parts, Server, vital};
+use crate::model::id::Name;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
+use crate::ports::Answer;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Hub, Standing, Wish};
+use crate::ports::sockets::{Sockets as _, Sought};
 use crate::ports::store::Store;
 
 /// Requests under way have so long when the daemon ends.
@@ -67,7 +71,7 @@ impl LazyHub {
         let instance = number()?;
         let parts = Parts {
             clock: Arc::new(SystemClock),
-            holder: None,
+            holder: Some(Arc::new(|address| holder(address.port()))),
             bounds: Bounds::default(),
             office,
             instance: Arc::from(instance.as_str()),
@@ -158,6 +162,14 @@ impl Served {
     }
 }
 
+/// Who listens on a port.
+fn holder(port: u16) -> Option<String> {
+    let sockets = ProcSockets::new();
+    let table = sockets.table().ok()?;
+    let sought = Sought { ports: [port].into(), ..Sought::default() };
+    sockets.holders(&table, &sought).by_port.get(&port)?.first().map(ToString::to_string)
+}
+
 /// A number that no other process has.
 fn number() -> Result<String, Failure> {
     let bytes = random_bytes::<16>().map_err(anyhow::Error::from)?;
@@ -177,5 +189,14 @@ impl Hub for LazyHub {
             Some(served) => served.server.standing(),
             None => instance::standing(&self.state),
         }
+    }
+
+    fn settle(&self, services: Vec<Name>) -> Answer<'_, ()> {
+        let settled = self.server.borrow().as_ref().map(|served| served.server.settle(services));
+        Box::pin(async move {
+            if let Some(settled) = settled {
+                settled.await;
+            }
+        })
     }
 }

@@ -1,16 +1,18 @@
 //! The tokens and grants of a state folder behind the commands, straight on the database. No daemon is needed; one that runs reads the
 //! same file, and looks at it each time.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::build::read_ledger;
+use super::database::{self, DATABASE};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::hubdb::HubDb;
 use crate::adapters::hubdb::file::OwnFile;
 use crate::authority::grants::Ungranted;
 use crate::authority::lines::{grant_line, minted_line, token_line};
-use crate::authority::operator::{FILE, Kept, OPERATOR, Unkept};
+use crate::authority::operator::{FILE, OPERATOR};
 use crate::authority::{Authority, CLIENT, Caller, ListRequest, MintError, MintRequest, Unrevoked, scope};
 use crate::cli::engine::{MintWish, Place, TokenQuery, Tokens};
 use crate::cli::exit::Failure;
@@ -20,56 +22,47 @@ use crate::kinds::path::tidy;
 use crate::model::exit::Exit;
 use crate::model::id::KindName;
 use crate::model::time::Timestamp;
-use crate::model::token_output::{GrantLine, MintedLine, RevokedLine, RotatedLine, TokenLine};
+use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RevokedLine, RotatedLine, TokenLine};
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::Store;
-use crate::ports::tokens::{Lost, StoreFault, TokenFilter, Unwell, Via};
+use crate::ports::tokens::{FaultClass, StoreFault, TokenFilter, TokenStore, Unwell, Via};
 
-/// The database of keys, tokens and grants in a state folder.
-pub(super) const DATABASE: &str = "hub.db";
-/// The setting of the ledger that says that the database was there: it is never made a second time.
-pub(super) const WAS_THERE: &str = "hub.db";
-
-/// Opens the database of a state folder. It is made unless the ledger says that it was there.
-///
-/// # Errors
-/// Says in words what is wrong with it.
-pub(super) fn open(state: &Path, ledger: &dyn Store) -> Result<HubDb, Failure> {
-    let was_there = ledger.get(WAS_THERE).map_err(anyhow::Error::from)?.is_some();
-    HubDb::open(&state.join(DATABASE), !was_there).map_err(|unwell| match unwell {
-        Unwell::Lost(Lost::Gone) => {
-            let shown = state.join(DATABASE).display().to_string();
-            let text = format!("{shown} is gone: keys, tokens and revocations were in it");
-            Failure::new(Exit::Error, text).hint("put it back from a backup; it is not made anew by itself")
-        }
-        other => anyhow::Error::from(other).into(),
-    })
-}
-
-/// Sees to the operator token in the home of the modules. What is to be told about it is in the answer.
-///
-/// # Errors
-/// When the file or the database fails; what was there stays.
-pub(super) fn keep_operator_token(authority: &Authority, home: &Path, now: Timestamp) -> Result<Kept, Unkept> {
-    std::fs::create_dir_all(home).map_err(|error| Unkept::File(error.to_string()))?;
-    authority.keep_operator_token(&OwnFile::new(home.join(FILE)), now)
-}
-
-/// The tokens of one state folder.
+/// The tokens of one state folder. Nothing is opened before it is needed.
 pub(super) struct Local {
-    authority: Authority,
-    home: PathBuf,
+    state: PathBuf,
+    opened: OnceCell<(Authority, PathBuf)>,
 }
 
 impl Local {
+    pub(super) fn new(place: &Place) -> Self {
+        Self { state: place.state.clone(), opened: OnceCell::new() }
+    }
+
     /// Opens the database. The hub's origin is the one that was accepted last.
-    pub(super) fn open(place: &Place) -> Result<Self, Failure> {
-        let ledger = read_ledger(&place.state)?;
-        let (hub, home) = accepted(&place.state, &*ledger)?;
-        let authority = Authority::new(Arc::new(open(&place.state, &*ledger)?));
+    fn open(&self) -> Result<&(Authority, PathBuf), Failure> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let ledger = read_ledger(&self.state)?;
+        let (hub, home) = accepted(&self.state, &*ledger)?;
+        let known = database::is_known(&*ledger).map_err(anyhow::Error::from)?;
+        let store = database::open(&self.state, known).map_err(|why| Failure::new(Exit::Error, why))?;
+        let authority = Authority::new(Arc::new(store));
         authority.set_origins(&hub.effective_origin(), &hub.origins());
-        Ok(Self { authority, home })
+        Ok(self.opened.get_or_init(|| (authority, home)))
+    }
+
+    fn remade(&self, path: &Path) -> Result<(Authority, PathBuf), Failure> {
+        let (hub, home) = accepted(&self.state, &*read_ledger(&self.state)?)?;
+        let store = HubDb::open(path, true).map_err(anyhow::Error::from)?;
+        let authority = Authority::new(Arc::new(store));
+        authority.set_origins(&hub.effective_origin(), &hub.origins());
+        Ok((authority, home))
+    }
+
+    fn authority(&self) -> Result<&Authority, Failure> {
+        self.open().map(|(authority, _)| authority)
     }
 }
 
@@ -86,6 +79,36 @@ fn accepted(state: &Path, ledger: &dyn Store) -> Result<(HubSpec, PathBuf), Fail
         let text = format!("{} holds no Hub yet, and its origin is the issuer of tokens", state.display());
         Failure::new(Exit::Error, text).hint("'trueup reconcile --once' accepts the one in the manifests")
     })
+}
+
+/// A database that cannot be read, with its journal, under another name: somebody may still want to look at it.
+fn move_aside(path: &Path) -> std::io::Result<Option<PathBuf>> {
+    let named = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let stamp = format!(".damaged-{}", now().0);
+    let mut moved = None;
+    for suffix in ["", "-wal", "-shm"] {
+        let to = named(&format!("{stamp}{suffix}"));
+        match std::fs::rename(named(suffix), &to) {
+            Ok(()) => moved = moved.or(Some(to)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(moved)
+}
+
+/// Makes the operator token anew if there was one, and says so.
+fn operator_anew(authority: &Authority, home: &Path) -> Result<Vec<String>, Failure> {
+    let path = home.join(FILE);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let kept = authority.keep_operator_token(&OwnFile::new(path.clone()), now()).map_err(anyhow::Error::from)?;
+    Ok(kept.renewed.iter().map(|_| format!("the operator token, {}", path.display())).collect())
 }
 
 /// Whoever may run this command owns the machine: they may give whatever can be given.
@@ -118,7 +141,7 @@ impl Tokens for Local {
             permissions: wish.permissions,
         };
         // Of a vault that is not there yet: its owner knows.
-        let minted = self.authority.mint(request, &owner(now()), &|_| true, now()).map_err(unminted)?;
+        let minted = self.authority()?.mint(request, &owner(now()), &|_| true, now()).map_err(unminted)?;
         Ok(minted_line(&minted))
     }
 
@@ -135,7 +158,7 @@ impl Tokens for Local {
             TokenFilter { revoked: query.revoked, subject: query.subject.clone(), client: query.client.clone(), via };
         let mut request = ListRequest { filter, cursor: None };
         loop {
-            let page = self.authority.list(&request).map_err(broken)?;
+            let page = self.authority()?.list(&request).map_err(broken)?;
             for row in &page.tokens {
                 if !each(token_line(row)) {
                     return Ok(());
@@ -149,7 +172,7 @@ impl Tokens for Local {
     }
 
     fn revoke(&self, jti: &str) -> Result<RevokedLine, Failure> {
-        let revoked = self.authority.revoke(jti, None, now()).map_err(|why| match why {
+        let revoked = self.authority()?.revoke(jti, None, now()).map_err(|why| match why {
             Unrevoked::NotFound => Failure::new(Exit::Error, format!("there is no token '{jti}'"))
                 .hint("'trueup token list' shows the ids; it is the id that is revoked, not the token"),
             other => anyhow::Error::from(other).into(),
@@ -158,14 +181,12 @@ impl Tokens for Local {
     }
 
     fn rotate(&self, compromised: bool) -> Result<RotatedLine, Failure> {
-        let done = self.authority.rotate(compromised, now()).map_err(unminted)?;
+        let (authority, home) = self.open()?;
+        let done = authority.rotate(compromised, now()).map_err(unminted)?;
         let mut reissued = Vec::new();
         let mut orphaned = Vec::new();
         if compromised {
-            if self.home.join(FILE).exists() {
-                keep_operator_token(&self.authority, &self.home, now()).map_err(anyhow::Error::from)?;
-                reissued.push(format!("the operator token, {}", self.home.join(FILE).display()));
-            }
+            reissued = operator_anew(authority, home)?;
             let others = done.tokens.iter().filter(|row| row.via != Via::OperatorMint);
             orphaned = others.map(token_line).collect();
         }
@@ -173,17 +194,36 @@ impl Tokens for Local {
         Ok(RotatedLine { kid: done.kid, retired: done.retired, compromised, tokens, reissued, orphaned })
     }
 
+    fn reset(&self) -> Result<ResetLine, Failure> {
+        let path = self.state.join(DATABASE);
+        match HubDb::open(&path, false) {
+            Ok(store) if store.check().is_ok() => {
+                let text = format!("{} is there and whole, and is not made anew", path.display());
+                let hint = "'trueup token rotate --compromised' makes every token invalid";
+                return Err(Failure::new(Exit::Refused, text).hint(hint));
+            }
+            Ok(_) | Err(Unwell::Lost(_)) => {}
+            Err(Unwell::Fault(fault)) if fault.class == FaultClass::Fatal => {}
+            Err(Unwell::Fault(fault)) => return Err(broken(fault)),
+        }
+        let aside = move_aside(&path).map_err(anyhow::Error::from)?;
+        let (authority, home) = self.remade(&path)?;
+        let kid = authority.jwks(now()).map_err(unminted)?.keys.into_iter().next().map(|key| key.kid);
+        let reissued = operator_anew(&authority, &home)?;
+        Ok(ResetLine { database: path, moved_to: aside, kid: kid.unwrap_or_default(), reissued })
+    }
+
     fn jwks(&self) -> Result<serde_json::Value, Failure> {
-        let keys = self.authority.jwks(now()).map_err(unminted)?;
+        let keys = self.authority()?.jwks(now()).map_err(unminted)?;
         Ok(serde_json::to_value(keys).map_err(anyhow::Error::from)?)
     }
 
     fn grants(&self) -> Result<Vec<GrantLine>, Failure> {
-        Ok(self.authority.grants().map_err(broken)?.into_iter().map(grant_line).collect())
+        Ok(self.authority()?.grants().map_err(broken)?.into_iter().map(grant_line).collect())
     }
 
     fn grant(&self, subject: &str, client: &str, scopes: &[String]) -> Result<GrantLine, Failure> {
-        let row = self.authority.grant(subject, client, scopes, now()).map_err(|why| match why {
+        let row = self.authority()?.grant(subject, client, scopes, now()).map_err(|why| match why {
             Ungranted::Store(fault) => broken(fault),
             wrong => Failure::new(Exit::Usage, wrong.to_string()),
         })?;
@@ -191,7 +231,7 @@ impl Tokens for Local {
     }
 
     fn revoke_grant(&self, subject: &str, client: &str) -> Result<bool, Failure> {
-        self.authority.revoke_grant(subject, client).map_err(broken)
+        self.authority()?.revoke_grant(subject, client).map_err(broken)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use super::{Identity, clerk, mailbox, vault};
+use super::{Identity, clerk, echo, mailbox, vault};
 
 /// Small HTTP modules to try trueup with.
 ///
@@ -70,6 +70,8 @@ pub(super) enum Which {
     Mailbox,
     /// Counts the vault's notes, and so needs the vault (port 1942).
     Clerk,
+    /// Says what it was asked, and misbehaves on request (port 1943).
+    Echo,
 }
 
 impl Which {
@@ -78,6 +80,7 @@ impl Which {
             Self::Vault => vault::IDENTITY,
             Self::Mailbox => mailbox::IDENTITY,
             Self::Clerk => clerk::IDENTITY,
+            Self::Echo => echo::IDENTITY,
         }
     }
 }

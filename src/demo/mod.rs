@@ -1,8 +1,9 @@
-//! Three small HTTP modules, run by `trueup demo vault|mailbox|clerk`: something to supervise in examples, tests and first
+//! Four small HTTP modules, run by `trueup demo vault|mailbox|clerk|echo`: something to supervise in examples, tests and first
 //! steps. They keep the module conventions (PORT, services.json, health, `.parachute/info`) and can misbehave on request.
 
 mod args;
 mod clerk;
+mod echo;
 mod mailbox;
 mod registration;
 mod server;
@@ -125,6 +126,7 @@ async fn serve(args: &Args, stopped: oneshot::Receiver<()>) -> Result<(), String
         Which::Vault => vault::routes(home),
         Which::Mailbox => mailbox::routes(),
         Which::Clerk => clerk::routes(home, &args.vault_row),
+        Which::Echo => echo::routes(),
     };
     server::serve(args, &identity, routes, stopped).await
 }

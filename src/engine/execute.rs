@@ -180,7 +180,7 @@ fn tell(outcome: &Outcome, took: Millis) {
     let span = Span::current();
     if !span.is_disabled() {
         let (outcome, message) = describe(outcome);
-        tracing::debug!(outcome = outcome.as_str(), message, ms = took.0, "done");
+        tracing::debug!(outcome = outcome.as_str(), detail = message, ms = took.0, "done");
         span.record("outcome", outcome.as_str());
     }
 }

@@ -43,6 +43,15 @@ impl Engine {
             upstreams,
         });
     }
+
+    /// What is about to be stopped gets no new requests by now; those that it has are given a moment.
+    pub(super) async fn settle_requests(&self, plan: &Plan, mode: Mode) {
+        let stopped = plan.steps.iter().filter(|step| step.disrupts()).map(|step| step.resource.name.clone());
+        let stopped: Vec<_> = stopped.collect();
+        if !stopped.is_empty() && !mode.down {
+            self.world.hub.settle(stopped).await;
+        }
+    }
 }
 
 /// `None` for a service to which no request can go.

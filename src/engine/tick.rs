@@ -42,7 +42,9 @@ impl Engine {
     pub async fn tick(&mut self, mode: Mode, sink: Sink<'_>) -> Result<Report, EngineError> {
         let span = tracing::debug_span!("tick", steps = Empty, settled = Empty);
         let report = Box::pin(self.round(mode, sink)).instrument(span.clone()).await?;
-        span.record("steps", report.steps.len()).record("settled", report.settled);
+        // Signed: spans know no other numbers.
+        let steps = i64::try_from(report.steps.len()).unwrap_or(i64::MAX);
+        span.record("steps", steps).record("settled", report.settled);
         Ok(report)
     }
 
@@ -87,6 +89,7 @@ impl Engine {
         // Best effort: if it fails, the keeper thinks less of the process, and the next tick says it again.
         let _ = self.tell_ready(&looked).await;
         self.tell_hub(&looked, checked.plan(), mode);
+        self.settle_requests(checked.plan(), mode).await;
         let executed = self.execute(&checked, &looked, sink).await?;
         self.tell_storage(&looked, mode);
         self.close_open(&looked)?;

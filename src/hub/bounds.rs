@@ -28,6 +28,9 @@ pub struct Bounds {
     /// Requests under way get so long when the listener moves to another address.
     pub drain: Duration,
 
+    /// Before a service is stopped, the requests that it has get so long to be answered. Longer ones are the module's to end well.
+    pub settle: Duration,
+
     /// Connecting to a module on this machine: its backlog is full when it takes longer.
     pub connect: Duration,
     /// So long a request waits for a module that starts, is started again, or refuses connections though it should be well.
@@ -67,6 +70,7 @@ impl Default for Bounds {
             h2_idle: Duration::from_secs(75),
             streams: 100,
             drain: Duration::from_secs(10),
+            settle: Duration::from_millis(500),
             connect: Duration::from_secs(2),
             hold: Duration::from_secs(10),
             held: 1_024,

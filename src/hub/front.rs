@@ -6,7 +6,6 @@ use axum::Router;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tower_service::Service;
-use tracing::Level;
 
 use super::proxy::body::{RequestBody, ResponseBody};
 use super::proxy::{Peer, Proxy};
@@ -38,7 +37,7 @@ impl Front {
 
     async fn of_a_service(&self, mut request: Request<RequestBody>, peer: Peer) -> Response<ResponseBody> {
         let id = request_id::name(request.headers_mut(), &self.instance);
-        let mut response = if tracing::enabled!(Level::DEBUG) {
+        let mut response = if request_id::is_told() {
             request.extensions_mut().insert(peer.address);
             let answer = async |request| self.proxy.forward(request, peer).await;
             Box::pin(request_id::told(request, &id, answer)).await

@@ -2,9 +2,11 @@
 //! board when somebody asks, so that nothing is left of a resource that is gone.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -19,10 +21,14 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
+use super::api::rights::{Right, admit};
+use super::proxy::trust::{Layer, layer};
 use super::site::{Board, Site};
+use super::spans::OfSpans;
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::id::Name;
 use crate::model::output::ResourceLine;
+use crate::ports::tokens::Via;
 
 /// Seconds. A look at a converged machine takes milliseconds; a proxied request adds fractions of one.
 const TICK_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -48,6 +54,12 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TokenLabels {
+    created_via: &'static str,
+    revoked: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -62,6 +74,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<ServiceLabels, Histogram, fn() -> Histogram>,
     denied: Family<ReasonLabels, Counter>,
+    tokens: Family<TokenLabels, Gauge>,
+    database: Gauge,
     /// Connections that are open now.
     pub connections: Gauge,
     /// WebSocket connections that are open now.
@@ -100,13 +114,29 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS));
         let help = "From a request to the head of its answer";
         registry.register_with_unit("proxy_request_duration", help, Unit::Seconds, durations.clone());
+        let (tokens, database) = (Family::default(), Gauge::default());
+        registry.register("tokens", "Tokens that have not expired", tokens.clone());
+        registry.register("database_up", "Whether the database of tokens can be read", database.clone());
         let denied = Family::default();
         registry.register("denied", "Requests without a token that allows them", denied.clone());
         let (connections, websockets) = (Gauge::default(), Gauge::default());
         registry.register("connections", "Client connections that are open", connections.clone());
         registry.register("websockets", "WebSocket connections that are open", websockets.clone());
         registry.register_collector(Box::new(OfBoard(board)));
-        Self { registry: Arc::new(registry), ticks, tick, steps, requests, durations, denied, connections, websockets }
+        registry.register_collector(Box::new(OfSpans));
+        Self {
+            tokens,
+            database,
+            registry: Arc::new(registry),
+            ticks,
+            tick,
+            steps,
+            requests,
+            durations,
+            denied,
+            connections,
+            websockets,
+        }
     }
 
     /// A tick was done.
@@ -117,6 +147,16 @@ impl Metrics {
             let outcome = step.outcome.as_str();
             let labels = StepLabels { kind: step.resource.kind.to_string(), action: step.action.clone(), outcome };
             self.steps.get_or_create(&labels).inc();
+        }
+    }
+
+    /// What the database of tokens says; `None` when it could not be asked.
+    fn counted(&self, counts: Option<Vec<(Via, bool, u64)>>) {
+        self.database.set(i64::from(counts.is_some()));
+        self.tokens.clear();
+        for (via, revoked, count) in counts.into_iter().flatten() {
+            let labels = TokenLabels { created_via: via.as_str(), revoked: if revoked { "true" } else { "false" } };
+            self.tokens.get_or_create(&labels).set(number(count));
         }
     }
 
@@ -153,13 +193,15 @@ impl Collector for OfBoard {
         gauge("settled", "Whether nothing is left to do or to wait for", i64::from(board.settled))?;
         gauge("waiting", "Resources that something is waited for", number(board.waits.len()))?;
         gauge("pending_steps", "Steps planned and not done, because they wait for something", number(board.later))?;
-        gauge("next_look_milliseconds", "How long until the next look, if nothing happens", number(board.pause.0))?;
         if let Some(moved) = &board.progress {
             gauge("migration_objects", "Objects to be at the target of the migration", number(moved.total))?;
             gauge("migration_objects_done", "Objects at the target of the migration", number(moved.done))?;
             gauge("migration_bytes", "Bytes to be at the target of the migration", number(moved.total_bytes))?;
             gauge("migration_bytes_done", "Bytes at the target of the migration", number(moved.done_bytes))?;
         }
+        let pause = ConstGauge::new(Duration::from(board.pause).as_secs_f64());
+        let help = "How long until the next look, if nothing happens";
+        pause.encode(encoder.encode_descriptor("next_look", help, Some(&Unit::Seconds), pause.metric_type())?)?;
         let holds = |line: &ResourceLine, kind| {
             line.conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True)
         };
@@ -193,8 +235,22 @@ fn number<N: TryInto<i64>>(number: N) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// `GET /metrics`: OpenMetrics for whoever asks for it, else the text format that everybody reads.
-pub(super) async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
+/// `GET /metrics`: OpenMetrics for whoever asks for it, else the text format that everybody reads. From elsewhere it needs a token: it names
+/// every service.
+pub(super) async fn metrics(
+    State(site): State<Site>,
+    peer: Option<Extension<SocketAddr>>,
+    headers: HeaderMap,
+) -> Response {
+    let peer = peer.map(|Extension(peer)| peer);
+    if peer.is_none_or(|peer| layer(peer.ip(), &headers) == Layer::Public)
+        && let Err(refusal) = admit(&site, &headers, peer, Right::Read, "unauthorized")
+    {
+        return refusal.into_response();
+    }
+    let (own, now) = (site.clone(), site.now());
+    let counted = tokio::task::spawn_blocking(move || own.authority.counts(now)).await;
+    site.metrics.counted(counted.ok().and_then(Result::ok));
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = encode(&mut text, &site.metrics.registry);

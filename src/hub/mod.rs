@@ -18,6 +18,7 @@ mod router;
 mod selfprobe;
 pub mod serve;
 pub mod site;
+mod spans;
 mod state;
 mod stream;
 mod tls;

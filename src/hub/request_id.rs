@@ -11,7 +11,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Request as AnyRequest, Resp
 use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
-use tracing::field::{Empty, display};
+use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -91,7 +91,7 @@ pub(super) async fn told<B, C>(
 pub(super) async fn attend(State(instance): State<Arc<str>>, mut request: Request, next: Next) -> Response {
     let id = name(request.headers_mut(), &instance);
     request.extensions_mut().insert(id.clone());
-    let mut response = if tracing::enabled!(Level::DEBUG) {
+    let mut response = if is_told() {
         told(request, &id, async |request| next.run(request).await).await
     } else {
         next.run(request).await
@@ -100,27 +100,25 @@ pub(super) async fn attend(State(instance): State<Arc<str>>, mut request: Reques
     response
 }
 
+/// Whether anybody listens, to the log or for traces.
+pub(super) fn is_told() -> bool {
+    tracing::span_enabled!(Level::DEBUG)
+}
+
 fn span<B>(request: &AnyRequest<B>, id: &RequestId) -> Span {
-    // What is behind a wildcard is somebody else's.
-    let own = request.extensions().get::<MatchedPath>().is_some_and(|path| !path.as_str().contains("{*"));
-    let peer = request.extensions().get::<SocketAddr>();
-    let span = tracing::debug_span!(
+    tracing::debug_span!(
         "request",
         method = %request.method(),
-        path = shown(request.uri().path(), own),
+        path = shown(request),
         request_id = id.as_str(),
-        peer = Empty,
+        peer = request.extensions().get::<SocketAddr>().map(tracing::field::display),
         service = Empty,
         status = Empty,
-    );
-    if let Some(peer) = peer {
-        span.record("peer", display(peer));
-    }
-    span
+    )
 }
 
 fn tell<B>(span: &Span, response: &AnyResponse<B>, begun: Instant) {
-    let status = response.status().as_u16();
+    let status = i64::from(response.status().as_u16());
     let service = response.extensions().get::<AnsweredBy>().map(|by| &*by.0);
     if let Some(service) = service {
         span.record("service", service);
@@ -130,12 +128,16 @@ fn tell<B>(span: &Span, response: &AnyResponse<B>, begun: Instant) {
     span.record("status", status);
 }
 
-/// What may be said of a path.
-fn shown(path: &str, own: bool) -> &str {
+/// What may be said of its path. What is behind a wildcard is somebody else's.
+fn shown<B>(request: &AnyRequest<B>) -> &str {
+    let own = request.extensions().get::<MatchedPath>().is_some_and(|path| !path.as_str().contains("{*"));
+    of_path(request.uri().path(), own)
+}
+
+fn of_path(path: &str, own: bool) -> &str {
     let end = if own { path.len() } else { path.match_indices('/').nth(1).map_or(path.len(), |(at, _)| at) };
-    let end = end.min(LONGEST_PATH);
     // A path of a request is ASCII; whatever is not is passed over.
-    path.get(..end).unwrap_or("/")
+    path.get(..end.min(LONGEST_PATH)).unwrap_or("/")
 }
 
 #[cfg(test)]
@@ -169,10 +171,10 @@ mod tests {
 
     #[test]
     fn of_the_path_of_a_service_only_the_first_segment_is_said() {
-        assert_eq!(shown("/healthz", true), "/healthz");
-        assert_eq!(shown("/api/v1/services/vault", true), "/api/v1/services/vault");
-        assert_eq!(shown("/vault/invite/SECRET", false), "/vault");
-        assert_eq!(shown("/", false), "/");
-        assert_eq!(shown(&format!("/{}", "x".repeat(999)), true).len(), LONGEST_PATH);
+        assert_eq!(of_path("/healthz", true), "/healthz");
+        assert_eq!(of_path("/api/v1/services/vault", true), "/api/v1/services/vault");
+        assert_eq!(of_path("/vault/invite/SECRET", false), "/vault");
+        assert_eq!(of_path("/", false), "/");
+        assert_eq!(of_path(&format!("/{}", "x".repeat(999)), true).len(), LONGEST_PATH);
     }
 }

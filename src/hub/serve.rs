@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::bounds::Bounds;
@@ -21,7 +22,7 @@ use super::metrics::Metrics;
 use super::office::Office;
 use super::operations::Operations;
 use super::proxy::table::Table;
-use super::proxy::{Means, Proxy};
+use super::proxy::{Busy, Means, Proxy};
 use super::selfprobe::{self, SelfProbe};
 use super::site::{Board, Site};
 use super::state::State;
@@ -30,6 +31,7 @@ use super::tokens::{self, OperatorFile};
 use super::vital::{self, Vital};
 use super::worker::{Job, Worker};
 use crate::authority::Authority;
+use crate::model::id::Name;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Standing, Tls, Trouble, Wish};
@@ -38,6 +40,8 @@ use crate::ports::hub::{Standing, Tls, Trouble, Wish};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// So often an address that could not be had, and bad files of a certificate, are tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// So often it is looked whether requests are answered.
+const SETTLE_LOOK: Duration = Duration::from_millis(2);
 /// So often the files of the certificate are looked at.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// So many requests without a good token are let pass at once, and one more every so often.
@@ -80,6 +84,8 @@ pub struct Server {
     board: watch::Sender<Arc<Board>>,
     state: Arc<State>,
     metrics: Metrics,
+    busy: Arc<Busy>,
+    bounds: Arc<Bounds>,
     end: Option<watch::Sender<Option<Duration>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -118,6 +124,7 @@ impl Server {
         let means = Means::new(&site, tables, bounds.clone());
         let probing = selfprobe::watch(state.clone(), site.clone(), bell.clone());
         let keeping = tokens::keep(site.clone(), parts.operator_file);
+        let (busy, kept) = (means.busy.clone(), bounds.clone());
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
         let workers = (0..count).map(|number| {
             let front = Front::new(site.clone(), Proxy::new(means.clone()));
@@ -138,7 +145,7 @@ impl Server {
                 workers.into_iter().for_each(Worker::join);
             }
         })?;
-        Ok(Self { wish, table, board, state, metrics, end: Some(end), thread: Some(thread) })
+        Ok(Self { wish, table, board, state, metrics, busy, bounds: kept, end: Some(end), thread: Some(thread) })
     }
 
     /// Tells it what to serve. When this returns, no request is sent to a service any more that was not to be sent under this wish.
@@ -153,6 +160,17 @@ impl Server {
             }
             news
         });
+    }
+
+    /// Ends when these services have answered the requests that they have, or after [`Bounds::settle`].
+    pub fn settle(&self, services: Vec<Name>) -> impl Future<Output = ()> + 'static {
+        let (busy, bounds) = (self.busy.clone(), self.bounds.clone());
+        async move {
+            let until = Instant::now() + bounds.settle;
+            while services.iter().any(|service| busy.requests(service) > 0) && Instant::now() < until {
+                tokio::time::sleep(SETTLE_LOOK).await;
+            }
+        }
     }
 
     /// What was last reported of the machine.

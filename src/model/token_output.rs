@@ -1,8 +1,11 @@
 //! What the commands for tokens and grants say, and the HTTP paths with them. The names of the fields are those that clients of the older
 //! hub know, so they are written with underscores.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::time::Timestamp;
 
@@ -14,12 +17,13 @@ pub enum TokenOutput {
     Token(TokenLine),
     Revoked(RevokedLine),
     Rotated(RotatedLine),
+    Reset(ResetLine),
     Grant(GrantLine),
     GrantRevoked(GrantRevokedLine),
 }
 
 /// A token that was made. The only line that holds one.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MintedLine {
     pub jti: String,
     pub token: String,
@@ -37,7 +41,7 @@ impl std::fmt::Debug for MintedLine {
 }
 
 /// A token, without the token itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TokenLine {
     pub jti: String,
     /// There are no users; clients of the older hub expect the field.
@@ -57,7 +61,7 @@ pub struct TokenLine {
 }
 
 /// A token that is revoked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevokedLine {
     pub jti: String,
     pub revoked_at: Timestamp,
@@ -77,6 +81,18 @@ pub struct RotatedLine {
     pub reissued: Vec<String>,
     /// Live tokens that died with the old keys and cannot be made anew from here: whoever uses them needs new ones.
     pub orphaned: Vec<TokenLine>,
+}
+
+/// A database of keys and tokens that was made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetLine {
+    pub database: PathBuf,
+    /// Where what was left of the old one is.
+    pub moved_to: Option<PathBuf>,
+    /// The key that signs from now on.
+    pub kid: String,
+    /// What was made anew. All other tokens are dead, and nobody knows which there were.
+    pub reissued: Vec<String>,
 }
 
 /// What a subject allowed a client.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Answer;
 use crate::model::id::Name;
 use crate::model::route::Exposure;
 
@@ -119,9 +120,12 @@ pub enum Trouble {
     Database,
 }
 
-/// The verbs of the hub. None waits for a request.
+/// The verbs of the hub. None waits for a request, but for `settle`, and that not for long.
 pub trait Hub {
     /// Tells it what to serve. The same again does nothing.
     fn tell(&self, wish: Wish);
     fn standing(&self) -> Standing;
+    /// Gives the requests that these services have already a moment to be answered. New ones do not come between: since [`Hub::tell`]
+    /// they wait until the service is ready again.
+    fn settle(&self, services: Vec<Name>) -> Answer<'_, ()>;
 }

@@ -247,6 +247,8 @@ pub trait TokenStore: Send + Sync {
     ) -> Result<Vec<String>, StoreFault>;
     /// The ids of tokens that are revoked and have not expired, sorted.
     fn revoked(&self, now: Timestamp) -> Result<Vec<String>, StoreFault>;
+    /// How many tokens have not expired, by how they came to be and whether they are revoked.
+    fn counts(&self, now: Timestamp) -> Result<Vec<(Via, bool, u64)>, StoreFault>;
     /// Forgets tokens that expired before this moment, and keys that count no more; at most some hundreds at a time.
     fn sweep(&self, expired_before: Timestamp, now: Timestamp) -> Result<u64, StoreFault>;
 

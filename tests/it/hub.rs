@@ -31,6 +31,7 @@ fn a_taken_address_is_said_and_tried_again() {
     wait_until("the trouble", || hub_condition(&stage, "Ready").is_some_and(|c| c["reason"] == "PortTaken"));
     let said = hub_condition(&stage, "Ready").expect("a condition")["message"].to_string();
     assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    assert!(said.contains(&format!("pid {}", std::process::id())), "the holder is named: {said}");
     drop(squatter);
     wait_until("the hub", || get(port, "/healthz").is_ok_and(|answer| answer.status == 200));
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http_body_util::Full;
+use hyper::Request;
 use serde_json::{Value, json};
 use trueup::adapters::clock::SystemClock;
 use trueup::adapters::hubdb::HubDb;
@@ -13,8 +15,9 @@ use trueup::model::time::Timestamp;
 use trueup::ports::clock::Clock;
 use trueup::ports::tokens::TokenStore;
 
+use crate::hub_stage::{send, staged};
 use crate::python;
-use crate::stage::Stage;
+use crate::stage::{Stage, wait_until};
 
 /// PyJWT and what it needs for RSA.
 const PACKAGES: [&str; 4] = ["pyjwt==2.15.1", "cryptography==50.0.2", "cffi==2.1.1", "pycparser==3.12"];
@@ -114,6 +117,24 @@ forged = {
 print(json.dumps(forged))
 "#;
 
+/// As a module judges: keys and revocations come from the hub, over HTTP.
+const MODULE: &str = r#"
+import json, sys, urllib.request, jwt
+ask = json.load(sys.stdin)
+keys = jwt.PyJWKClient(ask["hub"] + "/.well-known/jwks.json", cache_keys=False)
+with urllib.request.urlopen(ask["hub"] + "/.well-known/parachute-revocation.json", timeout=10) as answer:
+    revoked = json.load(answer)["jtis"]
+def judge(token):
+    try:
+        key = keys.get_signing_key_from_jwt(token)
+        claims = jwt.decode(token, key, algorithms=["RS256"], audience=ask["audience"], issuer=ask["hub"],
+                            options={"require": ["exp", "iat", "sub", "jti", "iss", "aud"]})
+        return "revoked" if claims["jti"] in revoked else "accepted"
+    except Exception as error:
+        return type(error).__name__
+print(json.dumps({name: judge(token) for name, token in ask["tokens"].items()}))
+"#;
+
 fn now() -> Timestamp {
     SystemClock.wall()
 }
@@ -154,6 +175,47 @@ fn pyjwt_accepts_what_the_command_makes_and_sees_what_it_revokes() {
     stage.run(&["token", "rotate", "--compromised"]).code(0);
     let seen = judged(&python, &jwks(), "vault.lab", &tokens);
     assert_eq!((&seen["first"]["refused"], &seen["second"]["refused"]), (&json!("KeyError"), &json!("KeyError")));
+}
+
+#[test]
+fn a_module_knows_our_tokens_by_what_the_hub_serves() {
+    let Some(python) = python() else { return };
+    let (stage, port) = staged();
+    let _daemon = stage.daemon();
+    let file = stage.path(".trueup/home/operator.token");
+    wait_until("the operator token", || std::fs::read_to_string(&file).is_ok_and(|token| !token.is_empty()));
+    let mint = || {
+        let args = ["token", "mint", "--scope", "vault:lab:read", "-o", "json"];
+        stage.run(&args).code(0).typed("minted").pop().expect("a line")
+    };
+    let (one, two) = (mint(), mint());
+    let tokens = json!({ "one": one["token"], "two": two["token"] });
+    let ask = |tokens: &Value| {
+        let hub = format!("http://127.0.0.1:{port}");
+        python::ask(&python, MODULE, &json!({ "hub": hub, "audience": "vault.lab", "tokens": tokens }))
+    };
+    assert_eq!(ask(&tokens), json!({ "one": "accepted", "two": "accepted" }));
+    stage.run(&["token", "revoke", one["jti"].as_str().expect("an id")]).code(0);
+    assert_eq!(ask(&tokens), json!({ "one": "revoked", "two": "accepted" }));
+    stage.run(&["token", "rotate"]).code(0);
+    assert_eq!(ask(&tokens), json!({ "one": "revoked", "two": "accepted" }));
+    stage.run(&["token", "rotate", "--compromised"]).code(0);
+    let new = mint();
+    let tokens = json!({ "two": two["token"], "new": new["token"] });
+    assert_eq!(ask(&tokens), json!({ "two": "PyJWKClientError", "new": "accepted" }));
+
+    // The hub itself heeds what a command revoked: the very next call is refused.
+    let operator = || std::fs::read_to_string(&file).expect("a token").trim().to_owned();
+    let list = |token: &str| {
+        let request = Request::get("/api/auth/tokens").header("authorization", format!("Bearer {token}"));
+        send(port, request.body(Full::default()).expect("a request")).expect("an answer").status
+    };
+    assert_eq!(list(&operator()), 200);
+    let rows = stage.run(&["token", "list", "--created-via", "operator_mint", "--revoked", "false", "-o", "json"]);
+    let rows = rows.code(0).typed("token");
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    stage.run(&["token", "revoke", rows[0]["jti"].as_str().expect("an id")]).code(0);
+    assert_eq!(list(&operator()), 401);
 }
 
 #[test]

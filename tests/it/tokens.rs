@@ -188,3 +188,21 @@ fn grants_are_added_to_and_taken_back() {
     stage.run(&["grant", "revoke", "alice", "notes"]).code(0);
     assert_eq!(stage.run(&["grant", "list"]).code(0).err, "no grants\n");
 }
+
+#[test]
+fn a_database_is_made_anew_only_when_it_is_gone_or_damaged() {
+    let stage = accepted();
+    let token = mint(&stage, &["--scope", "a:b"]);
+    let answer = stage.run(&["token", "reset"]).code(4);
+    assert!(answer.err.contains("whole"), "{}", answer.err);
+    let path = stage.path(".trueup/hub.db");
+    fs::write(&path, "x".repeat(50_000)).expect("damaged");
+    stage.run(&["token", "list"]).code(1);
+    let done = stage.run(&["token", "reset", "-o", "json"]).code(0).typed("reset").pop().expect("a line");
+    assert_eq!(fs::read(done["moved_to"].as_str().expect("a path")).expect("kept").len(), 50_000);
+    assert_eq!(list(&stage, &[]), [] as [Value; 0]);
+    fs::remove_file(&path).expect("gone");
+    stage.run(&["token", "reset"]).code(0);
+    let denied = verifier(&stage).verify(token["token"].as_str().expect("text"), SystemClock.wall());
+    assert_eq!(denied, Err(Denied::UnknownKey));
+}

@@ -93,6 +93,9 @@ impl TokenStore for HubDb {
     fn revoked(&self, now: Timestamp) -> Result<Vec<String>, StoreFault> {
         self.read(|on| tokens::revoked(on, now))
     }
+    fn counts(&self, now: Timestamp) -> Result<Vec<(Via, bool, u64)>, StoreFault> {
+        self.read(|on| tokens::counts(on, now))
+    }
     fn sweep(&self, expired_before: Timestamp, now: Timestamp) -> Result<u64, StoreFault> {
         self.write(|tx| tokens::sweep(tx, expired_before, now))
     }

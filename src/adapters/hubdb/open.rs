@@ -87,7 +87,27 @@ impl HubDb {
     }
 
     pub(super) fn open_anew(&self) -> Result<(), Unwell> {
+        if self.look() == Err(Lost::Replaced.into()) {
+            self.forget_journal();
+        }
         self.mend(&self.now_open())
+    }
+
+    /// The journal beside a file that was replaced belongs to the one that is gone, and SQLite would take it for one of the new file. One
+    /// that was replaced along with it is not ours, and stays.
+    fn forget_journal(&self) {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let ours: Vec<_> = entries.filter_map(|entry| identity(&entry.path())).collect();
+        for suffix in ["-wal", "-shm"] {
+            let mut beside = self.path.clone().into_os_string();
+            beside.push(suffix);
+            let beside = Path::new(&beside);
+            if identity(beside).is_some_and(|there| ours.contains(&there)) {
+                // If it stays, the file that is opened next is checked all the same.
+                let _ = fs::remove_file(beside);
+            }
+        }
     }
 
     pub(super) fn look(&self) -> Result<(), Unwell> {

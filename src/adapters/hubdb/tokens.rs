@@ -42,6 +42,13 @@ fn token_from(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenRow> {
     })
 }
 
+pub(super) fn counts(on: &Connection, now: Timestamp) -> Result<Vec<(Via, bool, u64)>, StoreFault> {
+    let sql = "SELECT created_via, revoked_at IS NOT NULL, count(*) FROM tokens WHERE expires_at > ?1 GROUP BY 1, 2";
+    let counts =
+        rows(on, sql, [now.0], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, u64>(2)?)))?;
+    Ok(counts.into_iter().filter_map(|(via, revoked, count)| Some((Via::parse(&via)?, revoked, count))).collect())
+}
+
 pub(super) fn register(tx: &Connection, row: &TokenRow) -> Result<Registration, StoreFault> {
     let active = one(tx, "SELECT 1 FROM signing_keys WHERE kid = ?1 AND retired_at IS NULL", [&row.kid], |_| Ok(()))?;
     if active.is_none() {

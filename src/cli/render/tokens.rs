@@ -20,6 +20,14 @@ pub fn text(line: &TokenOutput, now: Timestamp) -> String {
             format!("revoked {} ({})\n", printable::line(&revoked.jti), human::moment(revoked.revoked_at, now))
         }
         TokenOutput::Rotated(rotated) => rotation(rotated, now),
+        TokenOutput::Reset(reset) => {
+            let mut text = format!("made {}, which signs with {}\n", reset.database.display(), reset.kid);
+            if let Some(moved) = &reset.moved_to {
+                text.push_str(&format!("what was left of the old one is {}\n", moved.display()));
+            }
+            text.extend(reset.reissued.iter().map(|what| format!("made anew: {what}\n")));
+            text + "every other token is dead; whoever uses one needs a new one\n"
+        }
         TokenOutput::Grant(grant) => {
             let (client, subject) = (printable::line(&grant.client_id), printable::line(&grant.subject));
             format!("{client} may act for {subject}: {}\n", printable::line(&grant.scopes.join(" ")))

@@ -123,8 +123,9 @@ pub struct ModuleBody {
 }
 
 impl ModuleBody {
-    pub fn new(body: Incoming, lease: Lease) -> Self {
-        let mut new = Self { body, lease: Some(lease) };
+    /// Without a lease the connection is not used again.
+    pub fn new(body: Incoming, lease: Option<Lease>) -> Self {
+        let mut new = Self { body, lease };
         if new.body.is_end_stream() {
             new.end();
         }

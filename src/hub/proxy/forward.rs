@@ -22,6 +22,7 @@ use super::headers::{self, Origin};
 use super::pool::{Lease, NoConnection};
 use super::table::Route;
 use super::trust::{self, Layer};
+use super::websocket::{self, Handshake};
 use super::{Current, Peer, Proxy};
 use crate::authority::Denied;
 use crate::hub::request_id::AnsweredBy;
@@ -43,7 +44,7 @@ struct Spare {
 
 /// How sending went.
 enum Sent {
-    Answered(Response<Incoming>, Lease),
+    Answered(Response<Incoming>, Option<Lease>),
     /// Again: nothing of it was sent, or nothing can happen twice.
     Again(Request<RequestBody>),
     Failed(Problem),
@@ -73,11 +74,43 @@ impl Proxy {
         if let Err(problem) = self.admit(&route, layer, request.headers()) {
             return self.refuse(problem, &route, begun, page);
         }
+        if websocket::is_wanted(&request) {
+            return Box::pin(self.upgrade(request, current, route, layer, (peer, begun, page))).await;
+        }
         if let Err(problem) = rewrite(&mut request, &route, layer, peer) {
             return self.refuse(problem, &route, begun, page);
         }
-        match self.deliver(request, current, route, begun).await {
-            Ok(response) => response,
+        match self.deliver(request, current, route, begun, false).await {
+            Ok((response, lease, route)) => passed_on(response, lease, &route),
+            Err((problem, route)) => self.refuse(problem, &route, begun, page),
+        }
+    }
+
+    /// The same for a request that asks for a WebSocket.
+    async fn upgrade(
+        &self,
+        mut request: Request<RequestBody>,
+        current: Arc<Current>,
+        route: Arc<Route>,
+        layer: Layer,
+        (peer, begun, page): (Peer, Instant, bool),
+    ) -> Response<ResponseBody> {
+        if !route.mount.websocket {
+            return self.refuse(websocket::not_here(), &route, begun, page);
+        }
+        let client = trust::client(peer.address, request.headers());
+        let pass = match self.means.websockets.enter(Some(client)) {
+            Ok(pass) => pass,
+            Err(shut) => return self.refuse(websocket::too_many(shut), &route, begun, page),
+        };
+        let handshake = Handshake::begin(&mut request, pass);
+        if let Err(problem) = rewrite(&mut request, &route, layer, peer) {
+            return self.refuse(problem, &route, begun, page);
+        }
+        websocket::ask(request.headers_mut());
+        match self.deliver(request, current, route, begun, true).await {
+            Ok((response, _, _)) if websocket::agreed(&response) => handshake.end(response, &self.means.bounds),
+            Ok((response, lease, route)) => passed_on(response, lease, &route),
             Err((problem, route)) => self.refuse(problem, &route, begun, page),
         }
     }
@@ -119,7 +152,8 @@ impl Proxy {
         mut current: Arc<Current>,
         mut route: Arc<Route>,
         begun: Instant,
-    ) -> Result<Response<ResponseBody>, (Problem, Arc<Route>)> {
+        upgrade: bool,
+    ) -> Result<(Response<Incoming>, Option<Lease>, Arc<Route>), (Problem, Arc<Route>)> {
         let deadline = begun + self.means.bounds.hold;
         let (mut attempts, mut pause) = (0, FIRST_PAUSE);
         let mut held = None;
@@ -131,31 +165,33 @@ impl Proxy {
                     return Err((problem, route));
                 }
                 State::Starting => upstream.message.clone(),
-                State::Ready | State::Unwell => match self.attempt(request, &current, &route, attempts).await {
-                    Ok(Sent::Answered(response, lease)) => {
-                        current.meters[route.slot].finished(response.status().as_u16(), begun.elapsed());
-                        return Ok(passed_on(response, lease, &route));
+                State::Ready | State::Unwell => {
+                    match self.attempt(request, &current, &route, attempts, upgrade).await {
+                        Ok(Sent::Answered(response, lease)) => {
+                            current.meters[route.slot].finished(response.status().as_u16(), begun.elapsed());
+                            return Ok((response, lease, route));
+                        }
+                        Ok(Sent::Failed(problem)) => return Err((problem, route)),
+                        Ok(Sent::Again(again)) => {
+                            (request, attempts) = (again, attempts + 1);
+                            current = self.current();
+                            route = self.again(&current, route, &mut request)?;
+                            continue;
+                        }
+                        Err((NoConnection::Full, _)) => {
+                            let why = "all connections to it are in use";
+                            return Err((Problem::starting(&route.target, why), route));
+                        }
+                        Err((NoConnection::Refused(error), _)) if upstream.state == State::Unwell => {
+                            let why = format!("no connection: {error}");
+                            return Err((Problem::unreachable(&route.target, &why), route));
+                        }
+                        Err((NoConnection::Refused(error), back)) => {
+                            request = back;
+                            format!("no connection: {error}")
+                        }
                     }
-                    Ok(Sent::Failed(problem)) => return Err((problem, route)),
-                    Ok(Sent::Again(again)) => {
-                        (request, attempts) = (again, attempts + 1);
-                        current = self.current();
-                        route = self.again(&current, route, &mut request)?;
-                        continue;
-                    }
-                    Err((NoConnection::Full, _)) => {
-                        let why = "all connections to it are in use";
-                        return Err((Problem::starting(&route.target, why), route));
-                    }
-                    Err((NoConnection::Refused(error), _)) if upstream.state == State::Unwell => {
-                        let why = format!("no connection: {error}");
-                        return Err((Problem::unreachable(&route.target, &why), route));
-                    }
-                    Err((NoConnection::Refused(error), back)) => {
-                        request = back;
-                        format!("no connection: {error}")
-                    }
-                },
+                }
             };
             if held.is_none() {
                 held = self.hold();
@@ -204,11 +240,20 @@ impl Proxy {
     async fn attempt(
         &self,
         request: Request<RequestBody>,
-        current: &Current,
+        current: &Arc<Current>,
         route: &Route,
         attempts: u32,
+        upgrade: bool,
     ) -> Result<Sent, (NoConnection, Request<RequestBody>)> {
-        let mut lease = match current.pools[route.slot].lease().await {
+        let pool = &current.pools[route.slot];
+        let entry = pool.enter();
+        if self.is_stale(current) {
+            return Ok(Sent::Again(request));
+        }
+        if upgrade {
+            return self.attempt_upgrade(request, route).await;
+        }
+        let mut lease = match pool.lease(entry).await {
             Ok(lease) => lease,
             Err(none) => return Err((none, request)),
         };
@@ -224,7 +269,7 @@ impl Proxy {
                 let why = "it changes the protocol, and nobody asked for that";
                 return Ok(Sent::Failed(Problem::unreachable(&route.target, why)));
             }
-            Ok(response) => return Ok(Sent::Answered(response, lease)),
+            Ok(response) => return Ok(Sent::Answered(response, Some(lease))),
             Err(error) => error,
         };
         if attempts < MOST_ATTEMPTS {
@@ -245,6 +290,32 @@ impl Proxy {
         let why =
             if error.is_parse() { "it does not speak HTTP" } else { "it closed the connection before it answered" };
         Ok(Sent::Failed(Problem::unreachable(&route.target, why)))
+    }
+
+    /// On a connection of its own, since it is to become something else.
+    async fn attempt_upgrade(
+        &self,
+        request: Request<RequestBody>,
+        route: &Route,
+    ) -> Result<Sent, (NoConnection, Request<RequestBody>)> {
+        let bounds = &self.means.bounds;
+        let port = route.target.upstream.port.unwrap_or_default();
+        let mut sender = match websocket::connect(port, bounds).await {
+            Ok(sender) => sender,
+            Err(error) => return Err((NoConnection::Refused(error), request)),
+        };
+        Ok(match timeout(bounds.answer, sender.send_request(request)).await {
+            Ok(Ok(response))
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS && !websocket::agreed(&response) =>
+            {
+                Sent::Failed(Problem::unreachable(&route.target, "it changes to a protocol that nobody asked for"))
+            }
+            Ok(Ok(response)) => Sent::Answered(response, None),
+            Ok(Err(_)) => {
+                Sent::Failed(Problem::unreachable(&route.target, "it closed the connection before it answered"))
+            }
+            Err(_) => Sent::Failed(Problem::late(&route.target, "it did not answer the handshake")),
+        })
     }
 }
 
@@ -334,7 +405,7 @@ fn rewrite(request: &mut Request<RequestBody>, route: &Route, layer: Layer, peer
     Ok(())
 }
 
-fn passed_on(response: Response<Incoming>, lease: Lease, route: &Route) -> Response<ResponseBody> {
+fn passed_on(response: Response<Incoming>, lease: Option<Lease>, route: &Route) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     headers::for_client(&mut parts.headers);
     parts.version = Version::HTTP_11;

@@ -7,11 +7,12 @@ pub mod headers;
 mod pool;
 pub mod table;
 pub mod trust;
+mod websocket;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use self::pool::Pool;
 use self::table::{Table, Target};
 use super::bounds::Bounds;
+use super::gate::Gate;
 use super::metrics::{Meter, Metrics};
 use super::site::Site;
 use crate::authority::Authority;
@@ -41,12 +43,41 @@ pub struct Means {
     authority: Arc<Authority>,
     clock: Arc<dyn Clock + Send + Sync>,
     metrics: Metrics,
+    websockets: Arc<Gate>,
+    /// Requests that a service has and has not answered to the end, over all workers.
+    pub busy: Arc<Busy>,
 }
 
 impl Means {
     pub fn new(site: &Site, tables: watch::Receiver<Arc<Table>>, bounds: Arc<Bounds>) -> Self {
         let (authority, clock, metrics) = (site.authority.clone(), site.clock.clone(), site.metrics.clone());
-        Self { tables, bounds, authority, clock, metrics }
+        let websockets = Gate::new(bounds.websockets, bounds.websockets_per_client);
+        Self { tables, bounds, authority, clock, metrics, websockets, busy: Arc::default() }
+    }
+}
+
+/// How many requests services have under way.
+#[derive(Default)]
+pub struct Busy(Mutex<HashMap<Name, Arc<AtomicUsize>>>);
+
+impl Busy {
+    fn all(&self) -> MutexGuard<'_, HashMap<Name, Arc<AtomicUsize>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The count of one service, for as long as anybody holds it.
+    fn of(&self, service: &Name) -> Arc<AtomicUsize> {
+        let mut all = self.all();
+        if let Some(count) = all.get(service) {
+            return count.clone();
+        }
+        // Whoever is gone by now leaves no trace.
+        all.retain(|_, count| Arc::strong_count(count) > 1);
+        all.entry(service.clone()).or_default().clone()
+    }
+
+    pub fn requests(&self, service: &Name) -> usize {
+        self.all().get(service).map_or(0, |count| count.load(Ordering::SeqCst))
     }
 }
 
@@ -82,7 +113,10 @@ impl Current {
                 |old: &Target| (old.upstream.port, old.upstream.pid) == (target.upstream.port, target.upstream.pid);
             pools.push(match old {
                 Some((before, slot)) if same(&before.table.targets[slot]) => before.pools[slot].clone(),
-                _ => Pool::new(target.upstream.port.unwrap_or_default(), means.bounds.clone()),
+                _ => {
+                    let busy = means.busy.of(&target.service);
+                    Pool::new(target.upstream.port.unwrap_or_default(), means.bounds.clone(), busy)
+                }
             });
             meters.push(match old {
                 Some((before, slot)) => before.meters[slot].clone(),
@@ -114,6 +148,13 @@ impl Proxy {
             now.current = Arc::new(Current::of(table, Some(&now.current), &self.means));
         }
         now.current.clone()
+    }
+
+    /// Whether there is another table than this one. Who has counted its request before asking, and is told that there is none, is seen
+    /// by whoever makes another one and then looks at the counts.
+    fn is_stale(&self, current: &Arc<Current>) -> bool {
+        fence(Ordering::SeqCst);
+        !Arc::ptr_eq(&self.current(), current)
     }
 
     /// Rung when there is another table than the one in force.

@@ -27,6 +27,17 @@ pub struct Pool {
     open: AtomicUsize,
     /// Rung when one is given back or closed.
     room: Notify,
+    /// Requests that the service has, over all workers.
+    busy: Arc<AtomicUsize>,
+}
+
+/// A request that a service has, or is about to get.
+pub struct Entry(Arc<AtomicUsize>);
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -43,6 +54,7 @@ pub struct Lease {
     /// It served a request before, so the module may be closing it at this moment.
     pub used: bool,
     pool: Arc<Pool>,
+    _entry: Entry,
 }
 
 /// Why there is no connection.
@@ -55,8 +67,14 @@ pub enum NoConnection {
 }
 
 impl Pool {
-    pub fn new(port: u16, bounds: Arc<Bounds>) -> Arc<Self> {
-        Arc::new(Self { port, bounds, idle: Mutex::default(), open: AtomicUsize::new(0), room: Notify::new() })
+    pub fn new(port: u16, bounds: Arc<Bounds>, busy: Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Self { port, bounds, idle: Mutex::default(), open: AtomicUsize::new(0), room: Notify::new(), busy })
+    }
+
+    /// Counts a request.
+    pub fn enter(&self) -> Entry {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        Entry(self.busy.clone())
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -67,20 +85,21 @@ impl Pool {
     ///
     /// # Errors
     /// [`NoConnection`].
-    pub async fn lease(self: &Arc<Self>) -> Result<Lease, NoConnection> {
+    pub async fn lease(self: &Arc<Self>, entry: Entry) -> Result<Lease, NoConnection> {
+        let lease = |sender, used| Lease { sender, used, pool: self.clone(), _entry: entry };
         if let Some(sender) = self.kept() {
-            return Ok(Lease { sender, used: true, pool: self.clone() });
+            return Ok(lease(sender, true));
         }
         if self.open.load(Ordering::Relaxed) >= self.bounds.upstream_connections {
             let waited = tokio::time::timeout(self.bounds.hold, self.wait_for_room()).await;
             match waited {
-                Ok(Some(sender)) => return Ok(Lease { sender, used: true, pool: self.clone() }),
+                Ok(Some(sender)) => return Ok(lease(sender, true)),
                 Ok(None) => {}
                 Err(_) => return Err(NoConnection::Full),
             }
         }
         let sender = self.connect().await.map_err(NoConnection::Refused)?;
-        Ok(Lease { sender, used: false, pool: self.clone() })
+        Ok(lease(sender, false))
     }
 
     /// One that is ready; those that were closed are dropped.
