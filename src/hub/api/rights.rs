@@ -216,15 +216,16 @@ mod tests {
 
     #[test]
     fn what_is_asked_needs_what_the_table_says() {
-        let needs = |method: &Method, path| needed(method, Some(path));
+        let needs = |method: &Method, path: &str| needed(method, Some(path));
         assert_eq!(needs(&Method::GET, "/api/v1/blobs/{key}"), Right::Read);
         assert_eq!(needs(&Method::HEAD, "/api/v1/blobs/{key}"), Right::Read);
         assert_eq!(needs(&Method::PUT, "/api/v1/blobs/{key}"), Right::Change);
         for (method, path, right) in TABLE {
             let method = Method::from_bytes(method.as_bytes()).expect("a method");
-            assert_eq!(needs(&method, &format!("/api/v1{path}")), *right);
+            let path = format!("/api/v1{path}");
+            assert_eq!(needs(&method, &path), *right);
             assert!(
-                *right == Right::Change || method == Method::GET || *path == "/plan",
+                *right == Right::Change || method == Method::GET || path.ends_with("/plan"),
                 "{method} {path} only looks?"
             );
         }
