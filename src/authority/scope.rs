@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn who_may_pass_on_what() {
-        let cases: &[(&[&str], &[&str], &str, Option<Rule>)] = &[
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a str, Option<Rule>);
+        let cases: &[Case<'_>] = &[
             // Who governs tokens: whatever can be requested.
             (&[HOST_AUTH], &[], "agent:send", Some(Rule::Host)),
             (&[HOST_AUTH], &[], "vault:lab:admin", Some(Rule::Host)),

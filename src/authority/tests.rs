@@ -286,7 +286,7 @@ fn the_operator_token_is_kept_good_and_only_one_is() {
     // A week before its end.
     let second = keep(after(84 * DAY));
     assert!(second.renewed.is_some() && second.revoked == 1);
-    assert_eq!(live(after(84 * DAY)), [second.jti.clone()]);
+    assert_eq!(live(after(84 * DAY)), [second.jti.as_str()]);
     assert_eq!(authority.verify(&text(), after(84 * DAY)).expect("accepted").jti, second.jti);
 
     // The origin moved; an origin that is still accepted is no reason.
@@ -299,7 +299,7 @@ fn the_operator_token_is_kept_good_and_only_one_is() {
     // The key is gone.
     authority.rotate(true, after(85 * DAY)).expect("rotated");
     let fourth = keep(after(85 * DAY));
-    assert_eq!(live(after(85 * DAY)), [fourth.jti.clone()]);
+    assert_eq!(live(after(85 * DAY)), [fourth.jti.as_str()]);
 
     // Killed after the row was written, and after the file was: in both cases rows that nobody holds.
     let lost = OwnRequest { subject: operator::OPERATOR.to_owned(), via: Via::OperatorMint, ..own("hub:admin", 3_600) };

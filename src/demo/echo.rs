@@ -44,6 +44,8 @@ const PONG: u8 = 10;
 #[derive(Default)]
 struct Seen {
     requests: AtomicU64,
+    /// Requests of those that take a while that have begun.
+    begun: AtomicU64,
     /// Requests whose client left before they were answered.
     left: AtomicU64,
     bytes: AtomicU64,
@@ -70,7 +72,9 @@ pub(super) fn routes() -> Router {
 
 async fn seen(State(seen): State<Shared>) -> Json<Value> {
     let number = |count: &AtomicU64| count.load(Ordering::SeqCst);
-    Json(json!({ "requests": number(&seen.requests), "left": number(&seen.left), "bytes": number(&seen.bytes) }))
+    Json(
+        json!({ "requests": number(&seen.requests), "begun": number(&seen.begun), "left": number(&seen.left), "bytes": number(&seen.bytes) }),
+    )
 }
 
 /// What came, but for its body.
@@ -131,6 +135,7 @@ async fn drip(State(seen): State<Shared>, Path((count, ms)): Path<(u64, u64)>) -
 }
 
 async fn slow(State(seen): State<Shared>, Path(ms): Path<u64>) -> Json<Value> {
+    seen.begun.fetch_add(1, Ordering::SeqCst);
     let leaving = Leaving(Some(seen));
     tokio::time::sleep(Duration::from_millis(ms)).await;
     leaving.stayed();
@@ -139,9 +144,13 @@ async fn slow(State(seen): State<Shared>, Path(ms): Path<u64>) -> Json<Value> {
 
 /// So many bytes of an answer that would be longer.
 async fn cut(Path(bytes): Path<usize>) -> Response {
-    let piece = Bytes::from(vec![b'x'; bytes]);
-    let pieces = [Ok(piece), Err(std::io::Error::other("cut off on request"))];
-    Body::from_stream(stream::iter(pieces)).into_response()
+    let piece = stream::iter([Ok(Bytes::from(vec![b'x'; bytes]))]);
+    let end = stream::once(async {
+        // What was said before is on its way by then.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Err(std::io::Error::other("cut off on request"))
+    });
+    Body::from_stream(piece.chain(end)).into_response()
 }
 
 /// The process ends without an answer.

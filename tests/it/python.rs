@@ -1,6 +1,7 @@
 //! Python packages for tests that want a second opinion: a virtual environment with pinned versions, made once per machine and shared by
 //! all tests and processes.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,8 +15,11 @@ use sha2::{Digest, Sha256};
 pub fn with(packages: &[&str]) -> Option<PathBuf> {
     match venv(packages) {
         Ok(python) => Some(python),
-        Err(why) if std::env::var("TRUEUP_NO_PYPI").is_ok_and(|set| set == "1") => {
-            eprintln!("\nNOT TESTED: there is no Python with {packages:?}: {why}\n");
+        Err(why) if variable("TRUEUP_NO_PYPI").is_some_and(|set| set == "1") => {
+            #[expect(clippy::print_stderr, reason = "whoever runs the tests has to know what was not tested")]
+            {
+                eprintln!("\nNOT TESTED: there is no Python with {packages:?}: {why}\n");
+            }
             None
         }
         Err(why) => {
@@ -41,10 +45,15 @@ pub fn ask(python: &PathBuf, script: &str, input: &Value) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
+#[expect(clippy::disallowed_methods, reason = "this is the environment of the test")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
 fn venv(packages: &[&str]) -> Result<PathBuf, String> {
     let said = |error: std::io::Error| error.to_string();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let cache = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = cache.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")));
     let cache = cache.ok_or("there is no home folder")?.join("trueup-ci");
     fs::create_dir_all(&cache).map_err(said)?;
     let version = run(Command::new("python3").arg("--version"))?;
