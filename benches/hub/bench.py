@@ -171,6 +171,7 @@ def websocket(proxy, path, seconds, sockets):
 def main():
     words = argparse.ArgumentParser()
     words.add_argument("--trueup", required=True)
+    words.add_argument("--modules", help="the binary of the echo; default: the same")
     words.add_argument("--seconds", type=int, default=10)
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--connections", type=int, default=64)
@@ -178,6 +179,7 @@ def main():
     words.add_argument("--only", action="append")
     words.add_argument("--json", action="store_true")
     args = words.parse_args()
+    args.modules = args.modules or args.trueup
     wanted = lambda name: not args.only or name in args.only
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-hub-"))
@@ -192,7 +194,7 @@ def main():
         processes.append(nginx(folder, "upstream", body))
         wait_for("the upstream", lambda: answers(upstream, "/echo/small"))
         echo = free_port()
-        processes.append(subprocess.Popen([args.trueup, "demo", "echo", "--port", str(echo)], stdout=subprocess.DEVNULL,
+        processes.append(subprocess.Popen([args.modules, "demo", "echo", "--port", str(echo)], stdout=subprocess.DEVNULL,
                                           env={"PATH": os.environ["PATH"]}))
         wait_for("the echo", lambda: answers(echo, "/echo/health"))
 
@@ -239,7 +241,7 @@ def main():
                 "  readiness: { http: { path: /echo/health }, period: 200ms }\n")
             (tree / "ws.yaml").write_text(
                 "apiVersion: trueup/v1\nkind: Service\nmetadata: { name: ws }\nspec:\n"
-                f"  command: [{args.trueup}, demo, echo, --port, '{inner_echo}']\n  port: {inner_echo}\n"
+                f"  command: [{args.modules}, demo, echo, --port, '{inner_echo}']\n  port: {inner_echo}\n"
                 "  routes: [ { path: /echo/ws, websocket: true } ]\n  readiness: { http: { path: /echo/health }, period: 200ms }\n")
             environment = {"PATH": f"/usr/sbin:/usr/bin:/bin:{os.environ['PATH']}", "HOME": str(folder)}
             processes.append(subprocess.Popen([args.trueup, "reconcile"], cwd=folder, env=environment,

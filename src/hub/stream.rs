@@ -2,17 +2,70 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
+
+/// What happens on a connection, for whoever watches it: one timer for all of its requests, not one for each.
+pub struct Activity {
+    begun: Instant,
+    /// Requests that are under way.
+    busy: AtomicUsize,
+    /// When the client last took something, in ms since it began.
+    last: AtomicU64,
+}
+
+/// A request that is under way.
+pub struct UnderWay(Arc<Activity>);
+
+impl Activity {
+    pub fn begin() -> Arc<Self> {
+        Arc::new(Self { begun: Instant::now(), busy: AtomicUsize::new(0), last: AtomicU64::new(0) })
+    }
+
+    pub fn request(self: &Arc<Self>) -> UnderWay {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
+    }
+
+    fn took(&self) {
+        let ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(ms, Ordering::Relaxed);
+    }
+
+    /// Ends when for so long there was no request and nothing was taken. Cancel-safe.
+    pub async fn silence(&self, span: Duration) {
+        loop {
+            if self.busy.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(span).await;
+                continue;
+            }
+            let until = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + span;
+            if Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.took();
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A connection of a client.
 pub struct Wire {
     inner: Inner,
+    activity: Arc<Activity>,
     pause: Duration,
     /// Made when the client is waited for; gone when he takes something.
     sleep: Option<Pin<Box<Sleep>>>,
@@ -33,18 +86,20 @@ macro_rules! each {
 }
 
 impl Wire {
-    pub fn plain(stream: TcpStream, pause: Duration) -> Self {
-        Self { inner: Inner::Plain(stream), pause, sleep: None }
+    pub fn plain(stream: TcpStream, pause: Duration, activity: Arc<Activity>) -> Self {
+        Self { inner: Inner::Plain(stream), activity, pause, sleep: None }
     }
 
-    pub fn tls(stream: TlsStream<TcpStream>, pause: Duration) -> Self {
-        Self { inner: Inner::Tls(Box::new(stream)), pause, sleep: None }
+    pub fn tls(stream: TlsStream<TcpStream>, pause: Duration, activity: Arc<Activity>) -> Self {
+        Self { inner: Inner::Tls(Box::new(stream)), activity, pause, sleep: None }
     }
 
     /// Waits for the client at most so long.
     fn patiently<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.sleep = None;
+            if self.sleep.take().is_some() {
+                self.activity.took();
+            }
             return polled;
         }
         let pause = self.pause;

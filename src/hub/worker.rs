@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -25,7 +25,7 @@ use super::bounds::Bounds;
 use super::front::Front;
 use super::gate::Pass;
 use super::proxy::Peer;
-use super::stream::Wire;
+use super::stream::{Activity, UnderWay, Wire};
 
 /// Threads that a worker may use for what blocks.
 const BLOCKING: usize = 16;
@@ -114,75 +114,54 @@ async fn serve(job: Job, front: Arc<Front>, bounds: &Bounds) -> Result<(), BoxEr
     stream.set_nodelay(true)?;
     let stream = TcpStream::from_std(stream)?;
     let peer = Peer { address, secure: tls.is_some() };
+    let activity = Activity::begin();
     let (wire, h2) = match tls {
         None => {
             let h2 = timeout(bounds.head, begins_as_h2(&stream)).await??;
-            (Wire::plain(stream, bounds.write_pause), h2)
+            (Wire::plain(stream, bounds.write_pause, activity.clone()), h2)
         }
         Some(config) => {
             let stream = timeout(bounds.handshake, TlsAcceptor::from(config).accept(stream)).await??;
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            (Wire::tls(stream, bounds.write_pause), h2)
+            (Wire::tls(stream, bounds.write_pause, activity.clone()), h2)
         }
     };
-    if h2 {
-        return serve_h2(wire, peer, front, drain, bounds).await;
-    }
+    let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request, peer).await) }
+        let (front, under_way) = (front.clone(), requests.request());
+        async move {
+            let response = front.answer(request, peer).await;
+            Ok::<_, Infallible>(response.map(|body| Counted { body, _under_way: under_way }))
+        }
     });
+    // In both: the connection is polled again after the other arms, which are cancel-safe.
+    if h2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(H2_PING).keep_alive_timeout(H2_PING);
+        builder.max_concurrent_streams(bounds.streams);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return Ok(ended?),
+            _ = drain.changed() => {}
+            () = activity.silence(bounds.h2_idle) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        return Ok(connection.await?);
+    }
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(bounds.head_bytes);
+    builder.max_buf_size(bounds.head_bytes);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
-    // The connection is polled again after the other arm, and `changed` is cancel-safe.
     tokio::select! {
         biased;
         ended = connection.as_mut() => return Ok(ended?),
         _ = drain.changed() => connection.as_mut().graceful_shutdown(),
+        () = activity.silence(bounds.head) => return Ok(()),
     }
-    Ok(connection.await?)
-}
-
-async fn serve_h2(
-    wire: Wire,
-    peer: Peer,
-    front: Arc<Front>,
-    mut drain: watch::Receiver<bool>,
-    bounds: &Bounds,
-) -> Result<(), BoxError> {
-    let busy = Arc::new(AtomicUsize::new(0));
-    let count = busy.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        count.fetch_add(1, Ordering::Relaxed);
-        let (front, busy) = (front.clone(), Loaded(count.clone()));
-        async move {
-            let response = front.answer(request, peer).await;
-            Ok::<_, Infallible>(response.map(|body| Counted { body, _busy: busy }))
-        }
-    });
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).keep_alive_interval(H2_PING).keep_alive_timeout(H2_PING);
-    builder.max_concurrent_streams(bounds.streams);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
-    let mut idle_since = Instant::now();
-    loop {
-        // The connection is polled again after the other arms, which are cancel-safe.
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return Ok(ended?),
-            _ = drain.changed() => break,
-            () = tokio::time::sleep(bounds.h2_idle / 2) => {
-                if busy.load(Ordering::Relaxed) > 0 {
-                    idle_since = Instant::now();
-                } else if idle_since.elapsed() >= bounds.h2_idle {
-                    break;
-                }
-            }
-        }
+    tokio::select! {
+        ended = connection => Ok(ended?),
+        () = activity.silence(bounds.head) => Ok(()),
     }
-    connection.as_mut().graceful_shutdown();
-    Ok(connection.await?)
 }
 
 /// Looks without reading, so that whoever speaks HTTP/1.1 is not held up.
@@ -206,7 +185,7 @@ async fn begins_as_h2(stream: &TcpStream) -> io::Result<bool> {
 /// An answer that is counted until it is over.
 struct Counted {
     body: super::proxy::body::ResponseBody,
-    _busy: Loaded,
+    _under_way: UnderWay,
 }
 
 impl hyper::body::Body for Counted {

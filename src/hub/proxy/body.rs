@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -116,25 +116,46 @@ pub enum ResponseBody {
     Module(ModuleBody),
 }
 
-/// The body of a module's answer. When it ended well its connection is used again; otherwise it is closed with it.
+/// The body of a module's answer. It drives its connection; when it ended well that is used again, otherwise it is closed with it.
 pub struct ModuleBody {
     body: Incoming,
     lease: Option<Lease>,
 }
 
 impl ModuleBody {
-    /// Without a lease the connection is not used again.
+    /// Without a lease somebody else drives the connection, and it is not used again.
     pub fn new(body: Incoming, lease: Option<Lease>) -> Self {
-        let mut new = Self { body, lease };
-        if new.body.is_end_stream() {
-            new.end();
-        }
-        new
+        Self { body, lease }
     }
 
-    fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(lease) = &mut self.lease
+        {
+            // Now that it is known that more is wanted, it may have come.
+            lease.drive(cx);
+            polled = Pin::new(&mut self.body).poll_frame(cx);
+        }
+        let over = match &polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            _ => false,
+        };
+        if over && let Some(lease) = self.lease.take() {
+            lease.give_back(cx);
+        }
+        polled
+    }
+}
+
+impl Drop for ModuleBody {
+    fn drop(&mut self) {
+        // An answer without a body is never asked for one.
+        if self.body.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back(&mut Context::from_waker(Waker::noop()));
         }
     }
 }
@@ -147,15 +168,7 @@ impl Body for ResponseBody {
         match self.get_mut() {
             Self::Text(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Hub(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
-            Self::Module(module) => {
-                let polled = Pin::new(&mut module.body).poll_frame(cx);
-                match &polled {
-                    Poll::Ready(None) => module.end(),
-                    Poll::Ready(Some(Ok(_))) if module.body.is_end_stream() => module.end(),
-                    _ => {}
-                }
-                polled.map_err(BoxError::from)
-            }
+            Self::Module(module) => module.poll(cx).map_err(BoxError::from),
         }
     }
 

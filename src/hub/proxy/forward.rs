@@ -259,7 +259,7 @@ impl Proxy {
         };
         let spare = spare(&request);
         let frames = request.body().frames();
-        let sent = answer(lease.sender.try_send_request(request), frames, self.means.bounds.answer).await;
+        let sent = answer(lease.send(request), frames, self.means.bounds.answer).await;
         let Some(sent) = sent else {
             let why = format!("no answer within {} s", self.means.bounds.answer.as_secs());
             return Ok(Sent::Failed(Problem::late(&route.target, &why)));

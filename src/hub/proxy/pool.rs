@@ -1,15 +1,24 @@
 //! Connections to one module, kept for the next request. Each worker has its own, so nobody waits for a lock.
 //!
+//! A connection has no task of its own: whoever uses it drives it, from the request to the end of the answer, so that no other task has
+//! to be woken for either. While it is kept nobody drives it; whether it was closed meanwhile is looked at before it is used.
+//!
 //! It is ours and not the client of `hyper-util`, because the proxy must know of every failure whether the request had left us: what was
 //! not sent is sent again, and waits for a module that is started again.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -43,14 +52,35 @@ impl Drop for Entry {
 #[derive(Default)]
 struct Idle {
     /// The one that was used last is last, and is used next.
-    kept: Vec<(SendRequest<RequestBody>, Instant)>,
+    kept: Vec<(Line, Instant)>,
     /// Somebody looks after those that are kept.
     swept: bool,
 }
 
+/// A connection: what requests are given to, and what drives them.
+struct Line {
+    sender: SendRequest<RequestBody>,
+    driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
+    over: bool,
+    _count: Count,
+}
+
+impl Line {
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        // What went wrong is told to whoever waits for the answer.
+        if !self.over && self.driver.as_mut().poll(cx).is_ready() {
+            self.over = true;
+        }
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.over && self.sender.is_ready()
+    }
+}
+
 /// A connection in use. Closed when dropped.
 pub struct Lease {
-    pub sender: SendRequest<RequestBody>,
+    line: Line,
     /// It served a request before, so the module may be closing it at this moment.
     pub used: bool,
     pool: Arc<Pool>,
@@ -86,44 +116,38 @@ impl Pool {
     /// # Errors
     /// [`NoConnection`].
     pub async fn lease(self: &Arc<Self>, entry: Entry) -> Result<Lease, NoConnection> {
-        let lease = |sender, used| Lease { sender, used, pool: self.clone(), _entry: entry };
-        if let Some(sender) = self.kept() {
-            return Ok(lease(sender, true));
+        let lease = |line, used| Lease { line, used, pool: self.clone(), _entry: entry };
+        if let Some(line) = poll_fn(|cx| Poll::Ready(self.kept(cx))).await {
+            return Ok(lease(line, true));
         }
         if self.open.load(Ordering::Relaxed) >= self.bounds.upstream_connections {
             let waited = tokio::time::timeout(self.bounds.hold, self.wait_for_room()).await;
             match waited {
-                Ok(Some(sender)) => return Ok(lease(sender, true)),
+                Ok(Some(line)) => return Ok(lease(line, true)),
                 Ok(None) => {}
                 Err(_) => return Err(NoConnection::Full),
             }
         }
-        let sender = self.connect().await.map_err(NoConnection::Refused)?;
-        Ok(lease(sender, false))
+        let line = self.connect().await.map_err(NoConnection::Refused)?;
+        Ok(lease(line, false))
     }
 
     /// One that is ready; those that were closed are dropped.
-    fn kept(&self) -> Option<SendRequest<RequestBody>> {
-        let mut idle = self.idle();
-        let mut at = idle.kept.len();
-        while at > 0 {
-            at -= 1;
-            let sender = &idle.kept[at].0;
-            if sender.is_closed() {
-                idle.kept.remove(at);
-            } else if sender.is_ready() {
-                return Some(idle.kept.remove(at).0);
+    fn kept(&self, cx: &mut Context<'_>) -> Option<Line> {
+        loop {
+            let (mut line, _) = self.idle().kept.pop()?;
+            line.drive(cx);
+            if line.is_usable() {
+                return Some(line);
             }
-            // Otherwise it was given back a moment ago and has not noticed it yet.
         }
-        None
     }
 
-    async fn wait_for_room(&self) -> Option<SendRequest<RequestBody>> {
+    async fn wait_for_room(&self) -> Option<Line> {
         loop {
             let rung = self.room.notified();
-            if let Some(sender) = self.kept() {
-                return Some(sender);
+            if let Some(line) = poll_fn(|cx| Poll::Ready(self.kept(cx))).await {
+                return Some(line);
             }
             if self.open.load(Ordering::Relaxed) < self.bounds.upstream_connections {
                 return None;
@@ -132,18 +156,16 @@ impl Pool {
         }
     }
 
-    async fn connect(self: &Arc<Self>) -> io::Result<SendRequest<RequestBody>> {
+    async fn connect(self: &Arc<Self>) -> io::Result<Line> {
         let count = Count::new(self.clone());
         let stream = open(self.port, self.bounds.connect).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(self.bounds.head_bytes);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        tokio::spawn(async move {
-            // Whoever uses it is told what went wrong.
-            let _ = connection.await;
-            drop(count);
-        });
-        Ok(sender)
+        let mut line = Line { sender, driver: Box::pin(connection), over: false, _count: count };
+        // It takes requests when it was driven once.
+        poll_fn(|cx| Poll::Ready(line.drive(cx))).await;
+        Ok(line)
     }
 
     /// Closes what nobody used for a while, and ends when nothing is kept.
@@ -152,7 +174,7 @@ impl Pool {
             tokio::time::sleep(self.bounds.upstream_keep / 2).await;
             let now = Instant::now();
             let mut idle = self.idle();
-            idle.kept.retain(|(sender, since)| !sender.is_closed() && now - *since < self.bounds.upstream_keep);
+            idle.kept.retain(|(_, since)| now - *since < self.bounds.upstream_keep);
             if idle.kept.is_empty() {
                 idle.kept.shrink_to_fit();
                 idle.swept = false;
@@ -179,15 +201,43 @@ pub async fn open(port: u16, patience: Duration) -> io::Result<TcpStream> {
 }
 
 impl Lease {
-    /// Keeps the connection for the next request.
-    pub fn give_back(self) {
-        let Self { sender, pool, .. } = self;
-        if sender.is_closed() {
+    /// Sends a request, and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// With the request itself when nothing of it was sent.
+    #[expect(clippy::result_large_err, reason = "it holds the request, which is sent again")]
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let mut sent = pin!(self.line.sender.try_send_request(request));
+        let (driver, over) = (&mut self.line.driver, &mut self.line.over);
+        poll_fn(|cx| {
+            if !*over && driver.as_mut().poll(cx).is_ready() {
+                *over = true;
+            }
+            sent.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Moves what is under way: an answer comes, and a body goes, only while this is called.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        self.line.drive(cx);
+    }
+
+    /// Keeps the connection for the next request, if it can take one.
+    pub fn give_back(mut self, cx: &mut Context<'_>) {
+        if !self.line.is_usable() {
+            self.line.drive(cx);
+        }
+        if !self.line.is_usable() {
             return;
         }
+        let Self { line, pool, .. } = self;
         let mut idle = pool.idle();
         if idle.kept.len() < pool.bounds.upstream_idle {
-            idle.kept.push((sender, Instant::now()));
+            idle.kept.push((line, Instant::now()));
         }
         let sweep = !std::mem::replace(&mut idle.swept, true);
         drop(idle);
