@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use trueup::adapters::clock::SystemClock;
-use trueup::authority::Authority;
-use trueup::hub::office::{Act, Answer, Office, Planned, Said, Trouble};
-use trueup::hub::{Bounds, Parts, Server};
+use trueup::adapters::hubdb::HubDb;
+use trueup::adapters::hubdb::file::OwnFile;
+use trueup::hub::office::{Act, Answer, Fetched, Office, Piece, Planned, Said, Trouble};
+use trueup::hub::{Bounds, Parts, Server, vital};
+use trueup::model::blob::Integrity;
+use trueup::model::blob_output::{BlobLine, RemovedLine, StoredLine};
 use trueup::model::event::Event;
 use trueup::model::id::{Name, ResourceId};
 use trueup::model::output::{Description, LogLine};
@@ -18,6 +22,7 @@ use trueup::model::route::Exposure;
 use trueup::model::unit::Millis;
 use trueup::ports::hub::{Module, Mount, Standing, State, Tls, Upstream, Wish};
 use trueup::ports::store::EventQuery;
+use trueup::ports::tokens::TokenStore;
 
 use crate::hub_stage::{Reply, get, staged};
 use crate::stage::{DEADLINE, Own, Stage, free_port, wait_until};
@@ -138,6 +143,21 @@ impl Office for Closed {
     fn follow_logs(&self, _: Name, _: usize) -> Answer<'_, mpsc::Receiver<LogLine>> {
         Box::pin(async { Err(Trouble::Ending) })
     }
+    fn put_blob(&self, _: Integrity, _: mpsc::Receiver<Piece>) -> Answer<'_, StoredLine> {
+        Box::pin(async { Err(Trouble::Ending) })
+    }
+    fn get_blob(&self, _: Integrity, _: Option<Range<u64>>) -> Answer<'_, Fetched> {
+        Box::pin(async { Err(Trouble::Ending) })
+    }
+    fn stat_blob(&self, _: Integrity) -> Answer<'_, BlobLine> {
+        Box::pin(async { Err(Trouble::Ending) })
+    }
+    fn list_blobs(&self, _: Option<Integrity>, _: usize) -> Answer<'_, Vec<BlobLine>> {
+        Box::pin(async { Err(Trouble::Ending) })
+    }
+    fn remove_blob(&self, _: Integrity) -> Answer<'_, RemovedLine> {
+        Box::pin(async { Err(Trouble::Ending) })
+    }
 }
 
 /// A hub in this process.
@@ -145,25 +165,35 @@ pub struct Bare {
     pub server: Server,
     pub hub: u16,
     pub wish: Wish,
+    _folder: tempfile::TempDir,
 }
 
 impl Bare {
     pub fn new(bounds: Bounds, tls: Option<Tls>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (database, token) = (folder.path().join("hub.db"), folder.path().join("operator.token"));
+        let open = move || match HubDb::open(&database, true) {
+            Ok(store) => Ok(Arc::new(store) as Arc<dyn TokenStore>),
+            Err(error) => Err(error.to_string()),
+        };
         let parts = Parts {
-            authority: Arc::new(Authority::default()),
             clock: Arc::new(SystemClock),
             office: Arc::new(Closed),
             instance: Arc::from("0123456789abcdef"),
-            bell: Arc::new(|| {}),
-            witness: Arc::new(|| Ok(())),
-            lost: Arc::new(|_| {}),
+            vital: vital::Parts {
+                bell: Arc::new(|| {}),
+                witness: Arc::new(|| Ok(())),
+                alarm: Arc::new(|_| {}),
+                open: Arc::new(open),
+            },
+            operator_file: Arc::new(move |_| Box::new(OwnFile::new(token.clone()))),
             holder: None,
             bounds,
         };
         let server = Server::start(parts).expect("a server");
         let hub = free_port();
         let wish = Wish { listen: Some(format!("127.0.0.1:{hub}")), tls, ..Wish::default() };
-        Self { server, hub, wish }
+        Self { server, hub, wish, _folder: folder }
     }
 
     /// A service at `/<name>`.
