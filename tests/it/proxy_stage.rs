@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use trueup::adapters::clock::SystemClock;
-use trueup::authority::Authority;
-use trueup::hub::office::{Act, Answer, Office, Planned, Said, Trouble};
-use trueup::hub::{Bounds, Parts, Server};
+use trueup::adapters::hubdb::HubDb;
+use trueup::adapters::hubdb::file::OwnFile;
+use trueup::hub::office::{Act, Answer, Fetched, Office, Piece, Planned, Said, Trouble};
+use trueup::hub::{Bounds, Parts, Server, vital};
+use trueup::model::blob::Integrity;
+use trueup::model::blob_output::{BlobLine, RemovedLine, StoredLine};
 use trueup::model::event::Event;
 use trueup::model::id::{Name, ResourceId};
 use trueup::model::output::{Description, LogLine};
@@ -119,24 +123,43 @@ pub fn status(text: &str) -> &str {
 
 struct Closed;
 
+fn ending<'a, T: 'a>() -> Answer<'a, T> {
+    Box::pin(async { Err(Trouble::Ending) })
+}
+
 impl Office for Closed {
     fn plan(&self, _: Option<u32>) -> Answer<'_, Planned> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn describe(&self, _: ResourceId) -> Answer<'_, Description> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn act(&self, _: Act, _: Millis) -> Result<mpsc::Receiver<Said>, Trouble> {
         Err(Trouble::Ending)
     }
     fn events(&self, _: EventQuery) -> Answer<'_, Vec<Event>> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn logs(&self, _: Name, _: usize) -> Answer<'_, Vec<LogLine>> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn follow_logs(&self, _: Name, _: usize) -> Answer<'_, mpsc::Receiver<LogLine>> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
+    }
+    fn put_blob(&self, _: Integrity, _: mpsc::Receiver<Piece>) -> Answer<'_, StoredLine> {
+        ending()
+    }
+    fn get_blob(&self, _: Integrity, _: Option<Range<u64>>) -> Answer<'_, Fetched> {
+        ending()
+    }
+    fn stat_blob(&self, _: Integrity) -> Answer<'_, BlobLine> {
+        ending()
+    }
+    fn list_blobs(&self, _: Option<Integrity>, _: usize) -> Answer<'_, Vec<BlobLine>> {
+        ending()
+    }
+    fn remove_blob(&self, _: Integrity) -> Answer<'_, RemovedLine> {
+        ending()
     }
 }
 
@@ -145,25 +168,34 @@ pub struct Bare {
     pub server: Server,
     pub hub: u16,
     pub wish: Wish,
+    _folder: tempfile::TempDir,
 }
 
 impl Bare {
     pub fn new(bounds: Bounds, tls: Option<Tls>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("hub.db");
         let parts = Parts {
-            authority: Arc::new(Authority::default()),
             clock: Arc::new(SystemClock),
             office: Arc::new(Closed),
             instance: Arc::from("0123456789abcdef"),
-            bell: Arc::new(|| {}),
-            witness: Arc::new(|| Ok(())),
-            lost: Arc::new(|_| {}),
+            vital: vital::Parts {
+                witness: Arc::new(|| Ok(())),
+                alarm: Arc::new(|_| {}),
+                open: Arc::new(move || {
+                    Ok(Arc::new(HubDb::open(&database, true).map_err(|unwell| unwell.to_string())?))
+                }),
+                bell: Arc::new(|| {}),
+            },
+            operator_file: Arc::new(|home| Box::new(OwnFile::new(home.join("operator.token")))),
             holder: None,
             bounds,
         };
         let server = Server::start(parts).expect("a server");
         let hub = free_port();
-        let wish = Wish { listen: Some(format!("127.0.0.1:{hub}")), tls, ..Wish::default() };
-        Self { server, hub, wish }
+        let home = folder.path().join("home");
+        let wish = Wish { listen: Some(format!("127.0.0.1:{hub}")), tls, home, ..Wish::default() };
+        Self { server, hub, wish, _folder: folder }
     }
 
     /// A service at `/<name>`.
