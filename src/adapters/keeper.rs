@@ -16,6 +16,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::descriptors;
 use crate::keeper::wire::{self, Line, PROTOCOL, Refusal, Reply, Request, Said, Verb, WireLaunch};
 use crate::keeper::{find, marks};
 use crate::model::id::Name;
@@ -305,7 +306,7 @@ impl KeeperClient {
         // The keeper is no module of anybody, even if this was started by one.
         command.env_remove(find::MARK);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        *self.child.borrow_mut() = Some(command.spawn()?);
+        *self.child.borrow_mut() = Some(descriptors::as_given(|| command.spawn())?);
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 /// The system's clocks and its source of chance.
 pub mod blobs;
 pub mod clock;
+/// The limit of open files.
+pub mod descriptors;
 /// The only door to the process environment.
 pub mod environment;
 /// Reading the manifest tree, and being woken when it changes.

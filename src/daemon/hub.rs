@@ -14,6 +14,7 @@ use super::emit;
 use super::instance::{self, INSTANCE, Instance, Note};
 use super::witness::Witness;
 use crate::adapters::clock::{SystemClock, random_bytes};
+use crate::adapters::descriptors;
 use crate::adapters::hubdb::file::OwnFile;
 use crate::adapters::sockets::ProcSockets;
 use crate::authority::operator;
@@ -72,7 +73,7 @@ impl LazyHub {
         let parts = Parts {
             clock: Arc::new(SystemClock),
             holder: Some(Arc::new(|address| holder(address.port()))),
-            bounds: Bounds::default(),
+            bounds: Bounds::within(descriptors::raise()),
             office,
             instance: Arc::from(instance.as_str()),
             vital: vital::Parts {

@@ -85,3 +85,15 @@ impl Default for Bounds {
         }
     }
 }
+
+/// Files that are open for other reasons than clients.
+const OTHER_FILES: u64 = 256;
+
+impl Bounds {
+    /// The usual ones, with no more clients than so many open files allow: one for each, and one towards its module.
+    pub fn within(files: u64) -> Self {
+        let usual = Self::default();
+        let most = usize::try_from(files.saturating_sub(OTHER_FILES) / 2).unwrap_or(usize::MAX);
+        Self { connections: usual.connections.min(most.max(64)), ..usual }
+    }
+}

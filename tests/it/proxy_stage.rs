@@ -22,7 +22,6 @@ use trueup::model::route::Exposure;
 use trueup::model::unit::Millis;
 use trueup::ports::hub::{Module, Mount, Standing, State, Tls, Upstream, Wish};
 use trueup::ports::store::EventQuery;
-use trueup::ports::tokens::TokenStore;
 
 use crate::hub_stage::{Reply, get, staged};
 use crate::stage::{DEADLINE, Own, Stage, free_port, wait_until};
@@ -124,39 +123,43 @@ pub fn status(text: &str) -> &str {
 
 struct Closed;
 
+fn ending<'a, T: 'a>() -> Answer<'a, T> {
+    Box::pin(async { Err(Trouble::Ending) })
+}
+
 impl Office for Closed {
     fn plan(&self, _: Option<u32>) -> Answer<'_, Planned> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn describe(&self, _: ResourceId) -> Answer<'_, Description> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn act(&self, _: Act, _: Millis) -> Result<mpsc::Receiver<Said>, Trouble> {
         Err(Trouble::Ending)
     }
     fn events(&self, _: EventQuery) -> Answer<'_, Vec<Event>> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn logs(&self, _: Name, _: usize) -> Answer<'_, Vec<LogLine>> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn follow_logs(&self, _: Name, _: usize) -> Answer<'_, mpsc::Receiver<LogLine>> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn put_blob(&self, _: Integrity, _: mpsc::Receiver<Piece>) -> Answer<'_, StoredLine> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn get_blob(&self, _: Integrity, _: Option<Range<u64>>) -> Answer<'_, Fetched> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn stat_blob(&self, _: Integrity) -> Answer<'_, BlobLine> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn list_blobs(&self, _: Option<Integrity>, _: usize) -> Answer<'_, Vec<BlobLine>> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
     fn remove_blob(&self, _: Integrity) -> Answer<'_, RemovedLine> {
-        Box::pin(async { Err(Trouble::Ending) })
+        ending()
     }
 }
 
@@ -171,28 +174,27 @@ pub struct Bare {
 impl Bare {
     pub fn new(bounds: Bounds, tls: Option<Tls>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (database, token) = (folder.path().join("hub.db"), folder.path().join("operator.token"));
-        let open = move || match HubDb::open(&database, true) {
-            Ok(store) => Ok(Arc::new(store) as Arc<dyn TokenStore>),
-            Err(error) => Err(error.to_string()),
-        };
+        let database = folder.path().join("hub.db");
         let parts = Parts {
             clock: Arc::new(SystemClock),
             office: Arc::new(Closed),
             instance: Arc::from("0123456789abcdef"),
             vital: vital::Parts {
-                bell: Arc::new(|| {}),
                 witness: Arc::new(|| Ok(())),
                 alarm: Arc::new(|_| {}),
-                open: Arc::new(open),
+                open: Arc::new(move || {
+                    Ok(Arc::new(HubDb::open(&database, true).map_err(|unwell| unwell.to_string())?))
+                }),
+                bell: Arc::new(|| {}),
             },
-            operator_file: Arc::new(move |_| Box::new(OwnFile::new(token.clone()))),
+            operator_file: Arc::new(|home| Box::new(OwnFile::new(home.join("operator.token")))),
             holder: None,
             bounds,
         };
         let server = Server::start(parts).expect("a server");
         let hub = free_port();
-        let wish = Wish { listen: Some(format!("127.0.0.1:{hub}")), tls, ..Wish::default() };
+        let home = folder.path().join("home");
+        let wish = Wish { listen: Some(format!("127.0.0.1:{hub}")), tls, home, ..Wish::default() };
         Self { server, hub, wish, _folder: folder }
     }
 

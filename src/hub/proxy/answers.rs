@@ -25,7 +25,7 @@ pub struct Problem {
     pub error: &'static str,
     pub description: String,
     /// Fields beside these two.
-    pub more: Map<String, Value>,
+    pub more: Box<Map<String, Value>>,
     /// It will be over soon: the page loads itself again.
     pub passing: bool,
     /// The lines of the page below its first sentence.
@@ -35,7 +35,7 @@ pub struct Problem {
 impl Problem {
     pub fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Self {
         let description = description.into();
-        Self { status, error, description, more: Map::new(), passing: false, lines: Vec::new() }
+        Self { status, error, description, more: Box::default(), passing: false, lines: Vec::new() }
     }
 
     /// The same for whoever may not know that there is something.

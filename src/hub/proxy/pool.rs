@@ -164,7 +164,11 @@ impl Pool {
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let mut line = Line { sender, driver: Box::pin(connection), over: false, _count: count };
         // It takes requests when it was driven once.
-        poll_fn(|cx| Poll::Ready(line.drive(cx))).await;
+        poll_fn(|cx| {
+            line.drive(cx);
+            Poll::Ready(())
+        })
+        .await;
         Ok(line)
     }
 
@@ -205,7 +209,6 @@ impl Lease {
     ///
     /// # Errors
     /// With the request itself when nothing of it was sent.
-    #[expect(clippy::result_large_err, reason = "it holds the request, which is sent again")]
     pub async fn send(
         &mut self,
         request: Request<RequestBody>,

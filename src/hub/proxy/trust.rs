@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_client_is_who_a_program_of_this_machine_says() {
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let cases: &[Case<'_>] = &[
             ("127.0.0.1:5", &[], "127.0.0.1"),
             ("127.0.0.1:5", &[("x-forwarded-for", "192.0.2.1, 10.0.0.1")], "192.0.2.1"),
             ("127.0.0.1:5", &[("x-forwarded-for", "192.0.2.1"), ("cf-connecting-ip", "2001:db8::5")], "2001:db8::5"),
