@@ -24,6 +24,7 @@ use crate::engine::report::is_manifest_problem;
 use crate::hub::office::Office;
 use crate::hub::{Board, Bounds, Parts, Server, vital};
 use crate::model::id::Name;
+use crate::model::output::ProblemLine;
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
@@ -77,6 +78,7 @@ impl LazyHub {
             office,
             instance: Arc::from(instance.as_str()),
             vital: vital::Parts {
+                database: self.state.join(database::DATABASE).display().to_string(),
                 bell: Arc::new(move || bell.ring()),
                 witness: Arc::new(move || ledger.look()),
                 alarm: Arc::new(move |why| {
@@ -114,12 +116,13 @@ impl LazyHub {
                 version: 0,
                 at: SystemClock.wall(),
                 resources: known(report),
-                problems: problems.map(|problem| emit::problem_line(problem, &report.sources)).collect(),
+                problems: problems.map(|problem| plain(emit::problem_line(problem, &report.sources))).collect(),
                 steps: report.steps.clone(),
                 later: report.later.len(),
                 waits: report.waits.clone(),
                 progress: report.progress.clone(),
                 settled: report.settled,
+                refused: report.refusal.is_some(),
                 took,
                 pause: report.next.or(report.interval).unwrap_or_default(),
             });
@@ -161,6 +164,12 @@ impl Served {
             _ => {}
         }
     }
+}
+
+/// Without the colours of a terminal.
+fn plain(mut line: ProblemLine) -> ProblemLine {
+    line.rendered = anstream::adapter::strip_str(&line.rendered).to_string();
+    line
 }
 
 /// Who listens on a port.

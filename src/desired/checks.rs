@@ -270,7 +270,8 @@ fn clash(wish: &Wish, wishers: &[Wisher<'_>]) -> Option<Finding> {
     let mut sorted: Vec<&Wisher<'_>> = wishers.iter().collect();
     sorted.sort_by_cached_key(|wisher| {
         let candidate = wisher.part.candidate;
-        let service = wisher.part.id.kind == KindName::Service;
+        // A Hub without an earlier version to go on with is the tree itself; a changed one is a change like any other.
+        let service = wisher.part.id.kind == KindName::Service || candidate.kept.is_some() && !candidate.is_unchanged();
         let late = std::cmp::Reverse(place(wisher));
         (!service, !candidate.is_fresh(), candidate.is_unchanged(), candidate.kept.is_some(), late)
     });

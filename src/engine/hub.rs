@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::look::Looked;
 use super::{Engine, Mode};
 use crate::desired::Resource;
+use crate::kinds::hub::check::listen_port;
 use crate::kinds::path::tidy;
 use crate::kinds::service::check::{effective_routes, mount};
 use crate::kinds::service::inputs::row_name;
@@ -26,6 +27,8 @@ impl Engine {
             return self.world.hub.tell(Wish::default());
         };
         let folder = looked.desired.resources.values().find(|r| r.spec.as_hub().is_some()).map(|r| &r.document.folder);
+        // Nobody is driven from his port: while two want one, the hub waits.
+        let taken = listen_port(hub).is_some_and(|own| looked.ports.values().any(|port| *port == own));
         let path = |name: &String| folder.map(|folder| tidy(&folder.join(name))).unwrap_or_default();
         let services = looked.desired.resources.values();
         let services = services.filter_map(|resource| Some((resource, resource.spec.as_service()?)));
@@ -35,7 +38,7 @@ impl Engine {
             })
             .collect();
         self.world.hub.tell(Wish {
-            listen: hub.address().map(str::to_owned),
+            listen: hub.address().filter(|_| !taken).map(str::to_owned),
             tls: hub.tls.as_ref().map(|tls| Tls { certificate: path(&tls.certificate), key: path(&tls.key) }),
             origin: hub.effective_origin(),
             origins: hub.origins(),

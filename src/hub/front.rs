@@ -10,8 +10,9 @@ use tower_service::Service;
 use super::proxy::body::{RequestBody, ResponseBody};
 use super::proxy::{Peer, Proxy};
 use super::request_id::{self, X_REQUEST_ID};
-use super::router::{is_own, router};
+use super::router::router;
 use super::site::Site;
+use crate::model::route::is_own;
 
 /// The front of one worker.
 pub struct Front {

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::gauge::Gauge;
+
 /// Counts; shared by whoever opens and whoever closes.
 pub struct Gate {
     most: usize,
     most_of_one: usize,
     counts: Mutex<Counts>,
+    /// How many there are, for whoever watches.
+    gauge: Gauge,
 }
 
 #[derive(Default)]
@@ -31,8 +35,8 @@ pub struct Pass {
 }
 
 impl Gate {
-    pub fn new(most: usize, most_of_one: usize) -> Arc<Self> {
-        Arc::new(Self { most, most_of_one, counts: Mutex::default() })
+    pub fn new(most: usize, most_of_one: usize, gauge: Gauge) -> Arc<Self> {
+        Arc::new(Self { most, most_of_one, counts: Mutex::default(), gauge })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -56,6 +60,7 @@ impl Gate {
             *of_one += 1;
         }
         counts.all += 1;
+        self.gauge.inc();
         Ok(Pass { gate: self.clone(), address })
     }
 }
@@ -64,6 +69,7 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut counts = self.gate.counts();
         counts.all -= 1;
+        self.gate.gauge.dec();
         if let Some(address) = self.address
             && let Some(of_one) = counts.by_address.get_mut(&address)
         {
@@ -81,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_given_back() {
-        let gate = Gate::new(3, 2);
+        let gate = Gate::new(3, 2, Gauge::default());
         let address = |text: &str| Some(text.parse::<IpAddr>().expect("an address"));
         let first = gate.enter(address("192.0.2.1")).expect("room");
         let _second = gate.enter(address("192.0.2.1")).expect("room");

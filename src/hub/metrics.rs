@@ -28,6 +28,7 @@ use super::spans::OfSpans;
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::id::Name;
 use crate::model::output::ResourceLine;
+use crate::model::problem::Severity;
 use crate::ports::tokens::Via;
 
 /// Seconds. A look at a converged machine takes milliseconds; a proxied request adds fractions of one.
@@ -193,6 +194,10 @@ impl Collector for OfBoard {
         gauge("settled", "Whether nothing is left to do or to wait for", i64::from(board.settled))?;
         gauge("waiting", "Resources that something is waited for", number(board.waits.len()))?;
         gauge("pending_steps", "Steps planned and not done, because they wait for something", number(board.later))?;
+        let wrong = board.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        gauge("manifest_errors", "Mistakes in the manifests", number(wrong))?;
+        let synced = board.settled && wrong == 0 && !board.refused;
+        gauge("in_sync", "Whether the machine is as the manifests say, all of them", i64::from(synced))?;
         if let Some(moved) = &board.progress {
             gauge("migration_objects", "Objects to be at the target of the migration", number(moved.total))?;
             gauge("migration_objects_done", "Objects at the target of the migration", number(moved.done))?;

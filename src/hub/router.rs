@@ -13,16 +13,6 @@ use super::proxy::{Peer, Proxy};
 use super::site::Site;
 use super::{api, health, metrics, parachute, request_id};
 
-/// The first segments of the hub's own paths. A request elsewhere does not come to the router at all; one that comes here and finds no
-/// handler goes to the services as well.
-const OWN: &[&str] = &[".well-known", "api", "health", "healthz", "metrics", "readyz"];
-
-/// Whether the router is asked for a path.
-pub(super) fn is_own(path: &str) -> bool {
-    let first = path.get(1..).unwrap_or_default().split('/').next().unwrap_or_default();
-    OWN.contains(&first)
-}
-
 /// The composition root of every listener.
 pub(super) fn router(site: Site, proxy: Arc<Proxy>) -> Router {
     let instance = site.instance.clone();

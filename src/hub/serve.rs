@@ -131,7 +131,7 @@ impl Server {
             Worker::start(number, Arc::new(front), bounds.clone())
         });
         let workers: Arc<Vec<Worker>> = Arc::new(workers.collect::<io::Result<_>>()?);
-        let gate = Gate::new(bounds.connections, bounds.connections_per_address);
+        let gate = Gate::new(bounds.connections, bounds.connections_per_address, metrics.connections.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let host = Host { workers, gate, bounds, state: state.clone(), bell, holder: parts.holder, ends };
         let thread = std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
@@ -296,7 +296,11 @@ impl Host {
                 self.leave(before);
                 trouble
             }
-            Err(error) => Some((Trouble::Address, self.not_had(address, &error, door.as_ref()))),
+            Err(error) => {
+                let taken = error.kind() == io::ErrorKind::AddrInUse;
+                let trouble = if taken { Trouble::Taken } else { Trouble::Address };
+                Some((trouble, self.not_had(address, &error, door.as_ref())))
+            }
         }
     }
 
@@ -395,7 +399,7 @@ fn renew(wished: Option<&Tls>, certificate: &mut Option<Certificate>) -> Option<
             Some(Ok(())) => tracing::info!("the certificate was read again"),
             None => {}
         }
-        return None;
+        return now.spoiled.as_ref().map(|error| (Trouble::Certificate, format!("{error}; the one before it is still served")));
     }
     match Certificate::read(files) {
         Ok(read) => {

@@ -37,6 +37,8 @@ pub struct Board {
     pub progress: Option<ProgressLine>,
     /// Nothing is left to do or to wait for.
     pub settled: bool,
+    /// A removal waits for a person to say so.
+    pub refused: bool,
     /// How long the tick took, and how long until the next one if nothing happens.
     pub took: Millis,
     pub pause: Millis,

@@ -31,7 +31,7 @@ impl State {
                 Standing::Refused { trouble: Trouble::Database, message: database.unwrap_or_default() }
             }
             (Standing::Serving(_), Some(SelfProbe { status: ProbeStatus::Hijacked, detail, .. })) => {
-                Standing::Refused { trouble: Trouble::Address, message: detail.unwrap_or_default() }
+                Standing::Refused { trouble: Trouble::Taken, message: detail.unwrap_or_default() }
             }
             (standing, _) => standing,
         }

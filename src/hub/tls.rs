@@ -20,6 +20,8 @@ pub struct Certificate {
     pub files: Tls,
     print: Print,
     pub config: Arc<ServerConfig>,
+    /// What is wrong with the files now, when the certificate is from before.
+    pub spoiled: Option<String>,
 }
 
 impl Certificate {
@@ -30,7 +32,7 @@ impl Certificate {
     pub fn read(files: &Tls) -> Result<Self, String> {
         // Before the files: if they change in between, they are read once more.
         let print = print(files);
-        Ok(Self { files: files.clone(), print, config: load(files)? })
+        Ok(Self { files: files.clone(), print, config: load(files)?, spoiled: None })
     }
 
     /// Reads the files again if they changed: `None` when they did not, an error when they are bad now, once.
@@ -40,7 +42,9 @@ impl Certificate {
             return None;
         }
         self.print = now;
-        Some(load(&self.files).map(|config| self.config = config))
+        let read = load(&self.files).map(|config| self.config = config);
+        self.spoiled = read.as_ref().err().cloned();
+        Some(read)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::time::Timestamp;
 use crate::ports::tokens::SecretFile;
 
 /// Between two looks, when nothing changes.
-const EVERY: Duration = Duration::from_secs(3_600);
+const EVERY: Duration = Duration::from_secs(60);
 /// After one that failed.
 const AGAIN: Duration = Duration::from_secs(30);
 

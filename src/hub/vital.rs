@@ -29,6 +29,8 @@ pub struct Parts {
     pub alarm: Alarm,
     pub open: Open,
     pub bell: Bell,
+    /// The file of the database, for people.
+    pub database: String,
 }
 
 /// Looks, and raises the alarm. Cheap to clone.
@@ -74,7 +76,7 @@ impl Vital {
         };
         match store.check() {
             Ok(()) => Ok(()),
-            Err(Unwell::Lost(Lost::Gone)) => Err(self.lost("error: path-gone", &Lost::Gone.to_string())),
+            Err(Unwell::Lost(Lost::Gone)) => Err(self.lost("error: path-gone", "is gone")),
             Err(unwell @ Unwell::Lost(Lost::Replaced)) => self.again(&*store, "error: path-replaced", &unwell),
             Err(Unwell::Fault(fault)) if fault.class == FaultClass::Fatal => {
                 self.again(&*store, "error: fatal", &Unwell::Fault(fault))
@@ -93,13 +95,14 @@ impl Vital {
                 tracing::warn!(%unwell, "opened anew, and it is well");
                 Ok(())
             }
-            Err(error) => Err(self.lost(word, &format!("{unwell}; opened anew: {error}"))),
+            Err(error) => Err(self.lost(word, &format!("cannot be used ({unwell}; opened anew: {error})"))),
         }
     }
 
     fn lost(&self, word: &'static str, why: &str) -> (&'static str, String) {
-        (self.parts.alarm)(why.to_owned());
-        (word, why.to_owned())
+        let why = format!("{} {why}: put it back from a backup, or make a new one with `trueup token reset`", self.parts.database);
+        (self.parts.alarm)(why.clone());
+        (word, why)
     }
 
     /// Looks again and again. Never ends.

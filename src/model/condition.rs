@@ -158,6 +158,8 @@ reasons! {
     Orphans,
     /// No longer declared, and kept because blobs still need it.
     StillNeeded,
+    /// The hub cannot listen on its address: not one of this machine, or not to be had by this user.
+    BadAddress,
     /// The hub answers.
     Serving,
     /// The database of keys and tokens is gone, damaged, or not the one that it was.

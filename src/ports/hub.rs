@@ -112,7 +112,9 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Trouble {
-    /// The address is taken, not ours, or not to be had by this user.
+    /// Somebody else has the address.
+    Taken,
+    /// The address is not one of this machine, or not to be had by this user.
     Address,
     /// The certificate or its key.
     Certificate,

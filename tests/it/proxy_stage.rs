@@ -180,6 +180,7 @@ impl Bare {
             office: Arc::new(Closed),
             instance: Arc::from("0123456789abcdef"),
             vital: vital::Parts {
+                database: "hub.db".to_owned(),
                 witness: Arc::new(|| Ok(())),
                 alarm: Arc::new(|_| {}),
                 open: Arc::new(move || {

@@ -86,6 +86,18 @@ impl Problem {
         self
     }
 
+    /// What somebody elsewhere may know: which service it is, and whether it comes back. Why is for whoever is on the machine.
+    pub fn for_strangers(mut self) -> Self {
+        if self.more.contains_key("service") {
+            self.description.truncate(self.description.find(": ").unwrap_or(self.description.len()));
+            self.lines.clear();
+            for name in ["reason", "message", "commands", "admin_url"] {
+                self.more.remove(name);
+            }
+        }
+        self
+    }
+
     /// As JSON, or as a page for whoever would rather have one.
     pub fn answer(self, page: bool) -> Response<ResponseBody> {
         let (kind, text) = match page {

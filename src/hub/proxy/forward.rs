@@ -71,18 +71,18 @@ impl Proxy {
             Err(bad) => return Problem::new(StatusCode::BAD_REQUEST, "bad_path", bad.to_string()).answer(page),
         };
         let layer = trust::layer(peer.address.ip(), request.headers());
-        if let Err(problem) = self.admit(&route, layer, request.headers()) {
-            return self.refuse(problem, &route, begun, page);
+        if let Err(problem) = self.admit(&route, layer, peer, request.headers()) {
+            return self.refuse(problem, &route, layer, begun, page);
         }
         if websocket::is_wanted(&request) {
             return Box::pin(self.upgrade(request, current, route, layer, (peer, begun, page))).await;
         }
         if let Err(problem) = rewrite(&mut request, &route, layer, peer) {
-            return self.refuse(problem, &route, begun, page);
+            return self.refuse(problem, &route, layer, begun, page);
         }
         match self.deliver(request, current, route, begun, false).await {
             Ok((response, lease, route)) => passed_on(response, lease, &route),
-            Err((problem, route)) => self.refuse(problem, &route, begun, page),
+            Err((problem, route)) => self.refuse(problem, &route, layer, begun, page),
         }
     }
 
@@ -96,42 +96,59 @@ impl Proxy {
         (peer, begun, page): (Peer, Instant, bool),
     ) -> Response<ResponseBody> {
         if !route.mount.websocket {
-            return self.refuse(websocket::not_here(), &route, begun, page);
+            return self.refuse(websocket::not_here(), &route, layer, begun, page);
         }
         let client = trust::client(peer.address, request.headers());
         let pass = match self.means.websockets.enter(Some(client)) {
             Ok(pass) => pass,
-            Err(shut) => return self.refuse(websocket::too_many(shut), &route, begun, page),
+            Err(shut) => return self.refuse(websocket::too_many(shut), &route, layer, begun, page),
         };
         let handshake = Handshake::begin(&mut request, pass);
         if let Err(problem) = rewrite(&mut request, &route, layer, peer) {
-            return self.refuse(problem, &route, begun, page);
+            return self.refuse(problem, &route, layer, begun, page);
         }
         websocket::ask(request.headers_mut());
         match self.deliver(request, current, route, begun, true).await {
             Ok((response, _, _)) if websocket::agreed(&response) => handshake.end(response, &self.means.bounds),
             Ok((response, lease, route)) => passed_on(response, lease, &route),
-            Err((problem, route)) => self.refuse(problem, &route, begun, page),
+            Err((problem, route)) => self.refuse(problem, &route, layer, begun, page),
         }
     }
 
-    fn refuse(&self, problem: Problem, route: &Route, begun: Instant, page: bool) -> Response<ResponseBody> {
+    fn refuse(
+        &self,
+        problem: Problem,
+        route: &Route,
+        layer: Layer,
+        begun: Instant,
+        page: bool,
+    ) -> Response<ResponseBody> {
         let current = self.current();
         if let Some(now) = current.table.again(route) {
             current.meters[now.slot].finished(problem.status.as_u16(), begun.elapsed());
         }
+        let problem = if layer == Layer::Public { problem.for_strangers() } else { problem };
         problem.answer(page)
     }
 
     /// Whether this client may reach the mount.
-    fn admit(&self, route: &Route, layer: Layer, headers: &HeaderMap) -> Result<(), Problem> {
+    fn admit(&self, route: &Route, layer: Layer, peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
         match route.mount.exposure {
             Exposure::Allowed => Ok(()),
             Exposure::Loopback if layer == Layer::Loopback => Ok(()),
             Exposure::Loopback => Err(Problem::nothing_here()),
             Exposure::AuthRequired => {
-                let unauthorized = |error, text: String| Problem::new(StatusCode::UNAUTHORIZED, error, text);
+                let unauthorized = |error, text: String| {
+                    match self.means.failures.failed(peer.address.ip(), self.means.clock.now()) {
+                        Some(_) => {
+                            let text = "too many requests without a good token; wait";
+                            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", text)
+                        }
+                        None => Problem::new(StatusCode::UNAUTHORIZED, error, text),
+                    }
+                };
                 let Some(token) = bearer(headers) else {
+                    self.means.metrics.denied("missing");
                     return Err(unauthorized("unauthenticated", "this path needs a bearer token".to_owned()));
                 };
                 match self.means.authority.verify(token, self.means.clock.wall()) {
@@ -139,7 +156,10 @@ impl Proxy {
                     Err(Denied::Unavailable(why)) => {
                         Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", why))
                     }
-                    Err(denied) => Err(unauthorized("invalid_token", format!("the token is not accepted: {denied}"))),
+                    Err(denied) => {
+                        self.means.metrics.denied(denied.code());
+                        Err(unauthorized("invalid_token", format!("the token is not accepted: {denied}")))
+                    }
                 }
             }
         }
@@ -400,7 +420,8 @@ fn rewrite(request: &mut Request<RequestBody>, route: &Route, layer: Layer, peer
     let headers = request.headers_mut();
     let host = headers.insert(HOST, route.target.host.clone());
     let host = authority.and_then(Result::ok).or(host);
-    headers::for_module(headers, Origin { host, secure: peer.secure, layer, client });
+    let prefix = route.mount.strip_prefix.then_some(route.mount.path.as_str());
+    headers::for_module(headers, Origin { host, secure: peer.secure, layer, client, peer: peer.address.ip(), prefix });
     *request.version_mut() = Version::HTTP_11;
     Ok(())
 }

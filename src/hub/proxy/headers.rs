@@ -14,6 +14,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const LAYER: HeaderName = HeaderName::from_static("x-parachute-layer");
 const CLIENT_IP: HeaderName = HeaderName::from_static("x-parachute-client-ip");
 
@@ -38,12 +40,16 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// What the request says about itself beside its headers.
-pub struct Origin {
+pub struct Origin<'a> {
     /// The host that was asked for, with its port.
     pub host: Option<HeaderValue>,
     pub secure: bool,
     pub layer: Layer,
     pub client: IpAddr,
+    /// Who is connected.
+    pub peer: IpAddr,
+    /// The part of the path that the module does not see.
+    pub prefix: Option<&'a str>,
 }
 
 /// Takes away what concerns one connection only, and what `Connection` names.
@@ -71,7 +77,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Makes the head of a request ready for a module. The length of the body is not its business: whoever sends it knows it.
-pub fn for_module(headers: &mut HeaderMap, origin: Origin) {
+pub fn for_module(headers: &mut HeaderMap, origin: Origin<'_>) {
     strip_hop_by_hop(headers);
     headers.remove(CONTENT_LENGTH);
     // It was answered, or will be, when the body is asked for.
@@ -84,6 +90,19 @@ pub fn for_module(headers: &mut HeaderMap, origin: Origin) {
     }
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, if origin.secure { HTTPS } else { HTTP });
+    }
+    // Whoever is connected is added to those who handed it on; what they say is theirs.
+    let mut hops: Vec<String> =
+        headers.get_all(FORWARDED_FOR).iter().filter_map(|hop| Some(hop.to_str().ok()?.to_owned())).collect();
+    if hops.is_empty() {
+        headers.insert(FORWARDED_FOR, address(origin.peer));
+    } else {
+        hops.push(origin.peer.to_string());
+        headers.insert(FORWARDED_FOR, HeaderValue::try_from(hops.join(", ")).unwrap_or(address(origin.peer)));
+    }
+    match origin.prefix.map(HeaderValue::try_from) {
+        Some(Ok(prefix)) => drop(headers.insert(FORWARDED_PREFIX, prefix)),
+        _ => drop(headers.remove(FORWARDED_PREFIX)),
     }
     // Inserting replaces whatever a client wrote there.
     headers.insert(LAYER, origin.layer.value());
@@ -164,6 +183,8 @@ mod tests {
             secure: true,
             layer: Layer::Public,
             client: "192.0.2.1".parse().expect("an address"),
+            peer: "127.0.0.1".parse().expect("an address"),
+            prefix: Some("/notes"),
         };
         let mut headers = map(&[
             ("accept-encoding", "gzip, br"),
@@ -178,14 +199,20 @@ mod tests {
         let wanted = [
             "accept-encoding: identity",
             "authorization: Bearer x",
+            "x-forwarded-for: 127.0.0.1",
             "x-forwarded-host: hub.example.org",
+            "x-forwarded-prefix: /notes",
             "x-forwarded-proto: https",
             "x-parachute-client-ip: 192.0.2.1",
             "x-parachute-layer: public",
         ];
         assert_eq!(lines(&headers), wanted);
-        let mut headers = map(&[("x-forwarded-host", "a"), ("x-forwarded-proto", "https")]);
-        for_module(&mut headers, Origin { secure: false, ..origin() });
+        let mut headers =
+            map(&[("x-forwarded-host", "a"), ("x-forwarded-proto", "https"), ("x-forwarded-for", "192.0.2.1")]);
+        headers.append(FORWARDED_PREFIX, HeaderValue::from_static("/forged"));
+        for_module(&mut headers, Origin { secure: false, prefix: None, ..origin() });
+        assert_eq!(headers[FORWARDED_FOR], "192.0.2.1, 127.0.0.1");
+        assert!(!headers.contains_key(FORWARDED_PREFIX));
         assert_eq!(headers[FORWARDED_HOST], "a");
         assert_eq!(headers[FORWARDED_PROTO], "https");
     }

@@ -21,6 +21,7 @@ use self::pool::Pool;
 use self::table::{Table, Target};
 use super::bounds::Bounds;
 use super::gate::Gate;
+use super::limit::Limiter;
 use super::metrics::{Meter, Metrics};
 use super::site::Site;
 use crate::authority::Authority;
@@ -43,6 +44,7 @@ pub struct Means {
     authority: Arc<Authority>,
     clock: Arc<dyn Clock + Send + Sync>,
     metrics: Metrics,
+    failures: Arc<Limiter>,
     websockets: Arc<Gate>,
     /// Requests that a service has and has not answered to the end, over all workers.
     pub busy: Arc<Busy>,
@@ -51,8 +53,10 @@ pub struct Means {
 impl Means {
     pub fn new(site: &Site, tables: watch::Receiver<Arc<Table>>, bounds: Arc<Bounds>) -> Self {
         let (authority, clock, metrics) = (site.authority.clone(), site.clock.clone(), site.metrics.clone());
-        let websockets = Gate::new(bounds.websockets, bounds.websockets_per_client);
-        Self { tables, bounds, authority, clock, metrics, websockets, busy: Arc::default() }
+        let gauge = metrics.websockets.clone();
+        let websockets = Gate::new(bounds.websockets, bounds.websockets_per_client, gauge);
+        let failures = site.failures.clone();
+        Self { tables, bounds, authority, clock, metrics, failures, websockets, busy: Arc::default() }
     }
 }
 

@@ -8,12 +8,16 @@ use crate::ports::hub::{self, Trouble};
 /// From what the hub says of itself.
 pub fn standing(seen: &hub::Standing) -> Standing {
     let (ready, reason, message) = match seen {
-        hub::Standing::Idle => (true, Reason::Accepted, "its settings are in force".to_owned()),
+        hub::Standing::Idle => {
+            let message = "its settings are in force; `trueup reconcile` serves it while it runs";
+            (true, Reason::Accepted, message.to_owned())
+        }
         hub::Standing::Starting => (false, Reason::NotReady, "about to listen".to_owned()),
         hub::Standing::Serving(address) => (true, Reason::Serving, format!("listens on {address}")),
         hub::Standing::Refused { trouble, message } => {
             let reason = match trouble {
-                Trouble::Address => Reason::PortTaken,
+                Trouble::Taken => Reason::PortTaken,
+                Trouble::Address => Reason::BadAddress,
                 Trouble::Certificate => Reason::BadInput,
                 Trouble::Database => Reason::DatabaseLost,
             };

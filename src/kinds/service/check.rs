@@ -8,6 +8,7 @@ use crate::document::Document;
 use crate::document::near::listed;
 use crate::kinds::suspend;
 use crate::model::problem::{Code, Problem};
+use crate::model::route::{OWN, is_own};
 use crate::model::unit::Millis;
 use crate::ports::keeper::Bounds;
 use crate::ports::probes::Role;
@@ -235,6 +236,19 @@ impl Look<'_> {
     }
 
     fn routes(&mut self, spec: &ServiceSpec) {
+        for (index, route) in spec.routes.iter().enumerate() {
+            let path = format!("/spec/routes/{index}/path");
+            let unreachable = |segment: &str| segment == "." || segment == "..";
+            if is_own(&route.path) {
+                let message = format!("the hub answers `{}` itself", route.path);
+                let problem = self.at(Code::RouteClash, &path, message).label("no request would come here");
+                self.push(problem.hint(format!("it keeps /{} for itself; choose another path", OWN.join(", /"))));
+            } else if route.path.split('/').any(unreachable) || route.path.contains("//") {
+                let message = format!("no request can have the path `{}`", route.path);
+                let problem = self.at(Code::Conflict, &path, message);
+                self.push(problem.hint("write it without `.`, `..` and empty segments"));
+            }
+        }
         for (index, route) in spec.routes.iter().enumerate() {
             let same = |other: &&Route| mount(&other.path) == mount(&route.path);
             let Some(before) = spec.routes[..index].iter().position(|other| same(&other)) else { continue };
