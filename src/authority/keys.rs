@@ -72,11 +72,16 @@ pub(super) fn make(now: Timestamp) -> Result<KeyRow, KeyError> {
     })
 }
 
-/// The id of a new token: 16 random bytes.
+/// The id of a new token: 16 random bytes. Never one that begins with a dash: a command would take it for an option.
 pub(super) fn fresh_jti() -> Result<String, KeyError> {
     let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Chance)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    loop {
+        SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Chance)?;
+        let text = URL_SAFE_NO_PAD.encode(bytes);
+        if !text.starts_with('-') {
+            return Ok(text);
+        }
+    }
 }
 
 /// The key that signs. Only the two makers of tokens can use it.

@@ -75,6 +75,10 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
+fn error(why: &str) -> ErrorLine {
+    ErrorLine { code: "error".to_owned(), message: why.to_owned(), causes: Vec::new(), hint: None }
+}
+
 struct Kept {
     head: Operation,
     lines: VecDeque<Line>,
@@ -188,6 +192,7 @@ impl Operations {
     fn hear(&self, id: &str, said: Said, now: Timestamp) -> bool {
         let last = !matches!(said, Said::Line(_));
         self.with(id, |kept| match said {
+            _ if kept.head.status != Status::Running => {}
             Said::Line(line) => {
                 kept.lines.push_back(line);
                 if kept.lines.len() > LINES {
@@ -212,8 +217,7 @@ impl Operations {
     }
 
     fn fail(&self, id: &str, why: &str, now: Timestamp) {
-        let error = ErrorLine { code: "error".to_owned(), message: why.to_owned(), causes: Vec::new(), hint: None };
-        self.hear(id, Said::Failed(error), now);
+        self.hear(id, Said::Failed(error(why)), now);
     }
 
     /// The channel that modules would be installed from.
@@ -226,12 +230,25 @@ impl Operations {
     }
 
     /// One of them, with what was said.
-    pub fn get(&self, id: &str) -> Option<Operation> {
+    pub fn get(&self, id: &str, now: Timestamp) -> Option<Operation> {
+        self.lapse(now);
         self.with(id, |kept| Operation { lines: kept.lines.iter().cloned().collect(), ..kept.head.clone() })
     }
 
+    /// Whatever has become of whoever did it: what is not over by its time has failed.
+    fn lapse(&self, now: Timestamp) {
+        for kept in &mut self.book().kept {
+            if kept.head.status == Status::Running && kept.head.deadline < now {
+                kept.head.status = Status::Failed;
+                kept.head.error = Some(error("nothing was heard of it in time; what was begun may go on"));
+                kept.head.finished_at = Some(now);
+            }
+        }
+    }
+
     /// All of them, the newest first, without what was said.
-    pub fn list(&self, limit: usize) -> Vec<Operation> {
+    pub fn list(&self, limit: usize, now: Timestamp) -> Vec<Operation> {
+        self.lapse(now);
         self.book().kept.iter().rev().take(limit).map(|kept| kept.head.clone()).collect()
     }
 
@@ -240,5 +257,40 @@ impl Operations {
         let Some(mut over) = self.with(id, |kept| kept.over.clone()) else { return };
         // Cancel-safe. It says nothing before it is closed.
         let _ = tokio::time::timeout(at_most.into(), async { while over.changed().await.is_ok() {} }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_are_kept_and_none_runs_for_ever() {
+        let book = Operations::new("instance-of-this-process");
+        let now = Timestamp(1_000_000);
+        let begin = |lease| book.enter(Verb::Restart, Vec::new(), now, Millis(lease)).1;
+        let (first, second) = (begin(5_000), begin(60_000));
+        let status = |id: &str, now| book.get(id, now).map(|operation| operation.status);
+        assert_eq!(status(&first, Timestamp(1_005_000)), Some(Status::Running));
+        assert_eq!(status(&first, Timestamp(1_005_001)), Some(Status::Failed));
+        book.hear(&first, Said::Done(Conclusion { exit: "done".to_owned(), ..Conclusion::default() }), now);
+        assert_eq!(status(&first, now), Some(Status::Failed), "what was told stays");
+        assert_eq!(status(&second, Timestamp(1_005_001)), Some(Status::Running));
+        for _ in 0..KEPT {
+            begin(60_000);
+        }
+        assert_eq!((status(&first, now), book.list(usize::MAX, now).len()), (None, KEPT));
+    }
+
+    #[test]
+    fn of_what_was_said_the_newest_lines_are_kept() {
+        let book = Operations::new("one");
+        let now = Timestamp(0);
+        let (_over, id) = book.enter(Verb::Reconcile, Vec::new(), now, Millis(1));
+        for _ in 0..LINES + 7 {
+            book.hear(&id, Said::Line(Line::Error(error("a line"))), now);
+        }
+        let operation = book.get(&id, now).expect("it is kept");
+        assert_eq!((operation.lines.len(), operation.lines_left_out), (LINES, 7));
     }
 }

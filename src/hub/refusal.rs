@@ -30,8 +30,8 @@ pub struct Refusal {
     /// In seconds.
     retry_after: Option<u32>,
     /// What follows `Bearer` in `WWW-Authenticate`.
-    challenge: Option<String>,
-    header: Option<(HeaderName, String)>,
+    challenge: Option<Box<str>>,
+    header: Option<Box<(HeaderName, String)>>,
 }
 
 impl Refusal {
@@ -67,14 +67,14 @@ impl Refusal {
     /// Asks for a (better) token. Never with a part of one.
     #[must_use]
     pub fn challenge(mut self, parameters: String) -> Self {
-        self.challenge = Some(parameters);
+        self.challenge = Some(parameters.into());
         self
     }
 
     /// With one header more.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: String) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 }
@@ -126,10 +126,10 @@ impl IntoResponse for Refusal {
             let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
             headers.insert(WWW_AUTHENTICATE, value);
         }
-        if let Some((name, value)) = self.header
-            && let Ok(value) = HeaderValue::from_str(&value)
+        if let Some(header) = self.header
+            && let Ok(value) = HeaderValue::from_str(&header.1)
         {
-            headers.insert(name, value);
+            headers.insert(header.0, value);
         }
         response
     }

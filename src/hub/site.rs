@@ -113,10 +113,14 @@ impl Site {
         self.clock.wall()
     }
 
-    /// Ends when the hub ends. Cancel-safe.
+    /// Ends when the hub ends, or is to listen elsewhere: connections are let go then. Cancel-safe.
     pub async fn ended(&self) {
-        let mut ends = self.ends.clone();
-        // Without its sender, the hub is gone already.
-        let _ = ends.wait_for(Option::is_some).await;
+        let (mut ends, mut wishes) = (self.ends.clone(), self.wish.clone());
+        let here = wishes.borrow().listen.clone();
+        // Both arms are cancel-safe. Without its sender, the hub is gone already.
+        tokio::select! {
+            _ = ends.wait_for(Option::is_some) => {}
+            _ = wishes.wait_for(|wish| wish.listen != here) => {}
+        }
     }
 }

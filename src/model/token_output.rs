@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::time::Timestamp;
 
@@ -22,7 +23,7 @@ pub enum TokenOutput {
 }
 
 /// A token that was made. The only line that holds one.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MintedLine {
     pub jti: String,
     pub token: String,
@@ -40,7 +41,7 @@ impl std::fmt::Debug for MintedLine {
 }
 
 /// A token, without the token itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TokenLine {
     pub jti: String,
     /// There are no users; clients of the older hub expect the field.
@@ -60,7 +61,7 @@ pub struct TokenLine {
 }
 
 /// A token that is revoked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevokedLine {
     pub jti: String,
     pub revoked_at: Timestamp,

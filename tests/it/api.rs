@@ -323,3 +323,25 @@ fn without_a_storage_no_blob_is_stored() {
     assert_eq!(put.status(409).json()["error"], "no_storage");
     assert_eq!(hub.get("/blobs").status(200).json(), json!({ "blobs": [] }));
 }
+
+#[test]
+fn tokens_are_made_listed_and_revoked() {
+    let hub = Hub::start(Stage::new());
+    let minted = hub.post("/tokens", Some(&json!({ "scope": "a:b", "audience": "hub", "expires_in": 3600 })));
+    let minted = minted.status(201).json();
+    let (jti, token) = (minted["jti"].as_str().expect("an id"), minted["token"].as_str().expect("a token"));
+    let list = hub.get("/tokens?revoked=false").status(200);
+    assert!(list.text().contains(jti) && !list.text().contains(token));
+    assert_eq!(hub.get(&format!("/tokens/{jti}")).status(200).json()["scopes"], json!(["a:b"]));
+    hub.call(token, "GET", "/tokens", None).status(403);
+    let path = format!("/tokens/{jti}");
+    let revoked = hub.call(&hub.admin, "DELETE", &path, None).status(200).json();
+    assert_eq!(revoked["jti"], jti);
+    assert_eq!(hub.call(&hub.admin, "DELETE", &path, None).status(200).json(), revoked, "again changes nothing");
+    hub.call(token, "GET", "/tokens", None).status(401);
+    hub.get("/tokens/none").status(404);
+    let governing = json!({ "scope": "parachute:host:admin" });
+    assert_eq!(hub.post("/tokens", Some(&governing)).status(400).json()["error"], "invalid_scope");
+    assert_eq!(hub.post("/tokens", Some(&json!({ "scop": "a:b" }))).status(422).json()["error"], "invalid_body");
+    hub.get("/tokens?created_via=magic").status(400);
+}

@@ -11,7 +11,8 @@ pub fn age(ms: u64) -> String {
 /// A moment as people think of it: `in 5m12s`, `2h3m ago`.
 pub fn moment(at: Timestamp, now: Timestamp) -> String {
     match at.0.saturating_sub(now.0) {
-        ahead @ 0.. => format!("in {}", age(ahead.unsigned_abs())),
+        0 => "just now".to_owned(),
+        ahead @ 1.. => format!("in {}", age(ahead.unsigned_abs())),
         past => format!("{} ago", age(past.unsigned_abs())),
     }
 }

@@ -229,7 +229,7 @@ async fn act(site: &Site, act: Act, patience: &Patience) -> Result<Done, Refusal
             () = site.ended() => {}
         }
     }
-    let operation = site.operations.get(&id).ok_or_else(|| Refusal::busy(1))?;
+    let operation = site.operations.get(&id, site.now()).ok_or_else(|| Refusal::busy(1))?;
     let status = if operation.status == Status::Running { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, [("location", format!("{}/operations/{id}", super::BASE))], Json(operation)))
 }

@@ -39,7 +39,7 @@ pub(super) async fn list(
     Asked(asked): Asked<HowMany>,
 ) -> Result<Json<OperationList>, Refusal> {
     let limit = super::limit(asked.limit, 100, 1_000)?;
-    Ok(Json(OperationList { operations: site.operations.list(limit) }))
+    Ok(Json(OperationList { operations: site.operations.list(limit, site.now()) }))
 }
 
 /// One operation, with what was said.
@@ -53,7 +53,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
     _: Nothing,
 ) -> Result<Json<Operation>, Refusal> {
-    let found = site.operations.get(&id).map(Json);
+    let found = site.operations.get(&id, site.now()).map(Json);
     found.ok_or_else(|| {
         Refusal::not_found("there is no such operation; only the newest since the daemon was started are kept")
     })

@@ -10,6 +10,7 @@ mod flow;
 mod history;
 mod resources;
 pub mod rights;
+mod tokens;
 mod watch;
 
 use axum::Router;
@@ -47,6 +48,8 @@ fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(blobs::get, blobs::head, blobs::put, blobs::remove))
         .routes(routes!(book::list))
         .routes(routes!(book::show))
+        .routes(routes!(tokens::list, tokens::mint))
+        .routes(routes!(tokens::show, tokens::revoke))
         .routes(routes!(openapi))
 }
 

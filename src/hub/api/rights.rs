@@ -47,6 +47,10 @@ pub const TABLE: &[(&str, &str, Right)] = &[
     ("DELETE", "/blobs/{key}", Right::Change),
     ("GET", "/operations", Right::Read),
     ("GET", "/operations/{id}", Right::Read),
+    ("GET", "/tokens", Right::Read),
+    ("POST", "/tokens", Right::Change),
+    ("GET", "/tokens/{jti}", Right::Read),
+    ("DELETE", "/tokens/{jti}", Right::Change),
     ("GET", "/openapi.json", Right::Read),
 ];
 
@@ -180,4 +184,50 @@ pub(super) async fn door(
     };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::time::Timestamp;
+
+    fn caller(scopes: &[&str]) -> Caller {
+        Caller {
+            subject: "somebody".to_owned(),
+            client: "test".to_owned(),
+            jti: "1".to_owned(),
+            audience: "hub".to_owned(),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect::<BTreeSet<_>>(),
+            vault_scope: Vec::new(),
+            permissions: None,
+            scope_set: None,
+            expires: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn who_may_look_may_not_change_and_who_may_change_may_look() {
+        let (looks, changes, other) = (caller(&[READS]), caller(&[CHANGES]), caller(&["vault:lab:admin"]));
+        let may = |caller| (Right::Read.is_given(caller), Right::Change.is_given(caller));
+        assert_eq!((may(&looks), may(&changes), may(&other)), ((true, false), (true, true), (false, false)));
+    }
+
+    #[test]
+    fn what_is_asked_needs_what_the_table_says() {
+        let needs = |method: &Method, path: &str| needed(method, Some(path));
+        assert_eq!(needs(&Method::GET, "/api/v1/blobs/{key}"), Right::Read);
+        assert_eq!(needs(&Method::HEAD, "/api/v1/blobs/{key}"), Right::Read);
+        assert_eq!(needs(&Method::PUT, "/api/v1/blobs/{key}"), Right::Change);
+        for (method, path, right) in TABLE {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let path = format!("/api/v1{path}");
+            assert_eq!(needs(&method, &path), *right);
+            assert!(
+                *right == Right::Change || method == Method::GET || path.ends_with("/plan"),
+                "{method} {path} only looks?"
+            );
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The paths of the older hub, whose modules and clients work here unchanged.
 
 mod modules;
-mod tokens;
+pub(super) mod tokens;
 mod well_known;
 
 use axum::Router;

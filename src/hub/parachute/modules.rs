@@ -299,7 +299,7 @@ async fn done(site: &Site, act: Act) -> Result<Option<Operation>, Refusal> {
         () = site.operations.wait(&begun, PATIENCE) => {}
         () = site.ended() => {}
     }
-    let operation = site.operations.get(&begun);
+    let operation = site.operations.get(&begun, site.now());
     if let Some(Operation { status: Status::Failed, conclusion: None, error: Some(error), .. }) = &operation {
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "module_op_failed", sentence(error)));
     }
@@ -461,7 +461,7 @@ async fn logs(
 
 /// `GET /api/modules/operations/:id`
 async fn operation(State(site): State<Site>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    let operation = site.operations.get(&id);
+    let operation = site.operations.get(&id, site.now());
     operation
         .and_then(|operation| shown(&site, &operation))
         .map(Json)

@@ -163,7 +163,7 @@ fn shown(row: &TokenRow) -> Value {
 }
 
 /// Whether a service serves a vault of this name.
-fn has_vault(wish: &Wish, vault: &str) -> bool {
+pub(in crate::hub) fn has_vault(wish: &Wish, vault: &str) -> bool {
     let mut mounts = wish.upstreams.values().flat_map(|upstream| &upstream.routes);
     mounts.any(|mount| mount.path == "/vault" || mount.path.strip_prefix("/vault/") == Some(vault))
 }
@@ -177,7 +177,7 @@ fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::bad_request("invalid_request", format!("the body: {error}")))
 }
 
-fn unmade(why: MintError) -> Refusal {
+pub(in crate::hub) fn unmade(why: MintError) -> Refusal {
     let status = match why {
         MintError::InvalidRequest(_) | MintError::InvalidScope(_) => StatusCode::BAD_REQUEST,
         MintError::InsufficientScope(_) => StatusCode::FORBIDDEN,
@@ -187,12 +187,12 @@ fn unmade(why: MintError) -> Refusal {
     if status == StatusCode::SERVICE_UNAVAILABLE { refusal.after(5) } else { refusal }
 }
 
-fn fault(fault: StoreFault) -> Refusal {
+pub(in crate::hub) fn fault(fault: StoreFault) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "db_unavailable", fault.message).after(5)
 }
 
 /// On a thread that may wait for the disk.
-async fn work<T: Send + 'static>(
+pub(in crate::hub) async fn work<T: Send + 'static>(
     site: &Site,
     work: impl FnOnce(&Site) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
