@@ -115,6 +115,18 @@ def wrk(port, path, seconds, connections, more=()):
     }
 
 
+def cpu(pids):
+    """Seconds of processor time that the processes used."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def idle_connections(proxy, count):
     """KiB for each of so many connections that asked once and are kept."""
     before = rss(proxy.pids())
@@ -183,6 +195,8 @@ def main():
     wanted = lambda name: not args.only or name in args.only
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-hub-"))
+    # The workers of nginx may be another user.
+    folder.chmod(0o755)
     processes = []
     try:
         upstream = free_port()
@@ -257,7 +271,10 @@ def main():
             wrk(proxy.port, "/echo/small", 1, args.connections)
         for round_number in range(args.rounds):
             for proxy in proxies:
+                used = cpu(proxy.pids())
                 small = wrk(proxy.port, "/echo/small", args.seconds, args.connections)
+                used = cpu(proxy.pids()) - used
+                put(proxy.name, "small cpu us per request", used * 1e6 / (small["rps"] * args.seconds))
                 large = wrk(proxy.port, "/echo/large", args.seconds, args.connections)
                 new = wrk(proxy.port, "/echo/small", max(2, args.seconds // 2), args.connections, ["-H", "Connection: close"])
                 for key, found in (("small", small), ("large", large), ("new", new)):
