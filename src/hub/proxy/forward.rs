@@ -70,7 +70,8 @@ impl Proxy {
             Ok(None) => return Problem::nothing_here().answer(page),
             Err(bad) => return Problem::new(StatusCode::BAD_REQUEST, "bad_path", bad.to_string()).answer(page),
         };
-        let layer = trust::layer(peer.address.ip(), request.headers());
+        let authority = request.uri().authority().map(hyper::http::uri::Authority::as_str);
+        let layer = trust::layer(peer.address.ip(), authority, request.headers());
         if let Err(problem) = self.admit(&route, layer, peer, request.headers()) {
             return self.refuse(problem, &route, layer, begun, page);
         }
@@ -138,15 +139,14 @@ impl Proxy {
             Exposure::Loopback if layer == Layer::Loopback => Ok(()),
             Exposure::Loopback => Err(Problem::nothing_here()),
             Exposure::AuthRequired => {
-                let unauthorized = |error, text: String| {
-                    match self.means.failures.failed(peer.address.ip(), self.means.clock.now()) {
+                let unauthorized =
+                    |error, text: String| match self.means.failures.failed(peer.address.ip(), self.means.clock.now()) {
                         Some(_) => {
                             let text = "too many requests without a good token; wait";
                             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", text)
                         }
                         None => Problem::new(StatusCode::UNAUTHORIZED, error, text),
-                    }
-                };
+                    };
                 let Some(token) = bearer(headers) else {
                     self.means.metrics.denied("missing");
                     return Err(unauthorized("unauthenticated", "this path needs a bearer token".to_owned()));
