@@ -191,6 +191,16 @@ fn a_client_that_reads_nothing_is_let_go_of() {
 }
 
 #[test]
+fn nobody_is_waited_for_before_it_is_known_who_it_is() {
+    let hub = Bare::new(Bounds::default(), None).tell();
+    for path in ["/api/auth/mint-token", "/api/auth/revoke-token", "/api/v1/plan", "/api/modules/x/upgrade"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{");
+        let answer = Raw::open(hub.hub).say(head).until("\r\n\r\n");
+        assert_eq!(status(&answer), "401", "{path}: {answer}");
+    }
+}
+
+#[test]
 fn connections_have_bounds() {
     let (port, _) = listing();
     let bounds = Bounds { connections: 3, head: Duration::from_secs(60), ..Bounds::default() };
