@@ -201,6 +201,24 @@ fn nobody_is_waited_for_before_it_is_known_who_it_is() {
 }
 
 #[test]
+fn half_a_preface_is_not_held_for_ever() {
+    let (short, long) = (Duration::from_millis(100), Duration::from_secs(60));
+    let all = Bounds { head: short, h2_idle: short, drain: short, ..Bounds::default() };
+    let hub = Bare::new(all, None).tell();
+    for half in ["P", "PRI", "PRI ", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n"] {
+        Raw::open(hub.hub).say(half).all();
+    }
+    // The rest may come late.
+    let hub = Bare::new(Bounds { head: long, ..Bounds::default() }, None).tell();
+    let client = Raw::open(hub.hub).say("PR");
+    pause(Duration::from_millis(50));
+    let mut frame = [0; 9];
+    let mut client = client.say(b"I * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    client.0.read_exact(&mut frame).expect("settings");
+    assert_eq!(frame[3], 4, "{frame:?}");
+}
+
+#[test]
 fn connections_have_bounds() {
     let (port, _) = listing();
     let bounds = Bounds { connections: 3, head: Duration::from_secs(60), ..Bounds::default() };
