@@ -399,7 +399,10 @@ fn renew(wished: Option<&Tls>, certificate: &mut Option<Certificate>) -> Option<
             Some(Ok(())) => tracing::info!("the certificate was read again"),
             None => {}
         }
-        return now.spoiled.as_ref().map(|error| (Trouble::Certificate, format!("{error}; the one before it is still served")));
+        return now
+            .spoiled
+            .as_ref()
+            .map(|error| (Trouble::Certificate, format!("{error}; the one before it is still served")));
     }
     match Certificate::read(files) {
         Ok(read) => {

@@ -176,6 +176,8 @@ fn one_key_is_active_and_a_retired_one_cannot_sign() {
     let later = Timestamp(NOW.0 + 1_000);
     assert!(!db.known("k1", "t", later).expect("known").key, "its last token has ended");
     db.sweep(later, later).expect("swept");
+    assert_eq!(db.keys().expect("keys").len(), 2, "a key is remembered as long as its tokens");
+    db.sweep(Timestamp(later.0 + 1), later).expect("swept");
     assert_eq!(db.keys().expect("keys").len(), 1);
 }
 
@@ -232,4 +234,38 @@ fn many_threads_register_revoke_and_look_at_once() {
         }
     });
     assert_eq!(db.revoked(NOW).expect("a list").len(), 100);
+}
+
+#[test]
+fn a_clock_that_leaps_makes_nothing_forgotten() {
+    const DAY: i64 = 86_400_000;
+    let (_dir, path, db) = made();
+    db.register(&token("t", "k1")).expect("written");
+    db.revoke("t", NOW).expect("revoked");
+    db.rotate(&key("k2"), false, NOW, NOW).expect("rotated");
+    // Four years ahead, as after a start without a battery behind the clock.
+    let wrong = Timestamp(NOW.0 + 4 * 365 * DAY);
+    let sweep = |db: &HubDb, now: Timestamp| db.sweep(Timestamp(now.0 - 30 * DAY), now).expect("asked");
+    assert_eq!(sweep(&db, wrong), 0);
+    // Nor by somebody who looks again and again, before and after a restart.
+    assert_eq!(sweep(&db, wrong), 0);
+    drop(db);
+    let db = HubDb::open(&path, false).expect("opened");
+    assert_eq!(sweep(&db, wrong), 0);
+    assert!(db.find("t").expect("read").is_some() && db.keys().expect("keys").len() == 2);
+    // Set right, the clock is believed, and so is the time that passes.
+    assert_eq!(sweep(&db, NOW), 0);
+    let looks = (1..=40).map(|day| sweep(&db, Timestamp(NOW.0 + day * DAY))).sum::<u64>();
+    assert_eq!((looks, db.find("t").expect("read")), (1, None));
+    assert_eq!(db.keys().expect("keys").len(), 1);
+}
+
+#[test]
+fn a_machine_that_was_off_for_long_forgets_after_a_while() {
+    const DAY: i64 = 86_400_000;
+    let (_dir, _path, db) = made();
+    db.register(&token("t", "k1")).expect("written");
+    let now = Timestamp(NOW.0 + 100 * DAY);
+    let looks = (0..200).position(|_| db.sweep(Timestamp(now.0 - 30 * DAY), now).expect("asked") == 1);
+    assert_eq!(looks, Some(99), "a day for each look");
 }

@@ -138,15 +138,14 @@ impl Proxy {
             Exposure::Loopback if layer == Layer::Loopback => Ok(()),
             Exposure::Loopback => Err(Problem::nothing_here()),
             Exposure::AuthRequired => {
-                let unauthorized = |error, text: String| {
-                    match self.means.failures.failed(peer.address.ip(), self.means.clock.now()) {
+                let unauthorized =
+                    |error, text: String| match self.means.failures.failed(peer.address.ip(), self.means.clock.now()) {
                         Some(_) => {
                             let text = "too many requests without a good token; wait";
                             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", text)
                         }
                         None => Problem::new(StatusCode::UNAUTHORIZED, error, text),
-                    }
-                };
+                    };
                 let Some(token) = bearer(headers) else {
                     self.means.metrics.denied("missing");
                     return Err(unauthorized("unauthenticated", "this path needs a bearer token".to_owned()));
