@@ -109,6 +109,38 @@ fn a_file_that_was_damaged_while_it_was_open_shows() {
 }
 
 #[test]
+fn damage_in_the_middle_shows_after_the_first_call_that_meets_it() {
+    let (_dir, path, db) = made();
+    for at in 0..300 {
+        db.register(&token(&format!("t{at:03}"), "k1")).expect("written");
+    }
+    drop(db);
+    let root = |name: &str| {
+        let own = rusqlite::Connection::open(&path).expect("opened");
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        let page: u64 = own.query_row(sql, [name], |row| row.get(0)).expect("a page");
+        let size: u64 = own.query_row("PRAGMA page_size", [], |row| row.get(0)).expect("a size");
+        (page - 1) * size
+    };
+    let at = root("tokens_of_subject");
+    let mut bytes = fs::read(&path).expect("it");
+    bytes[usize::try_from(at).expect("small")..][..64].fill(0xa5);
+    fs::write(&path, bytes).expect("damaged");
+    let db = HubDb::open(&path, false).expect("opened: it does not show yet");
+    db.check().expect("it does not show yet");
+    let fatal =
+        |done: Result<(), Unwell>| matches!(done, Err(Unwell::Fault(fault)) if fault.class == FaultClass::Fatal);
+    assert!(db.find("t007").expect("read").is_some(), "some calls go well");
+    let of_me = TokenFilter { subject: Some("me".to_owned()), ..TokenFilter::default() };
+    assert_eq!(db.list(&of_me, None, 10).expect_err("damaged").class, FaultClass::Fatal);
+    assert!(fatal(db.check()) && fatal(db.check()), "every look shows it from now on");
+    db.reopen().expect("it can be opened");
+    assert!(fatal(db.check()), "and shows again");
+    let other = HubDb::open(&path, false).expect("opened");
+    assert!(other.check().is_ok() && fatal(other.check_whole()));
+}
+
+#[test]
 fn other_peoples_databases_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("hub.db");
