@@ -292,8 +292,10 @@ fn clash(wish: &Wish, wishers: &[Wisher<'_>]) -> Option<Finding> {
     if wishers.iter().any(|wisher| !wisher.part.candidate.declared) {
         problem = problem.hint("it is free again once the other errors are repaired");
     }
-    // The Hub wins: without it there would be no tree.
-    let involved = wishers.iter().map(|wisher| wisher.part.id).filter(|id| id.kind != KindName::Hub);
+    // The Hub wins: without it there would be no tree. But for one that changed, and that took what others had.
+    let is_hub = |wisher: &Wisher<'_>| wisher.part.id.kind == KindName::Hub;
+    let blamed = is_hub(first) && !first.part.candidate.is_unchanged() && first.part.candidate.kept.is_some();
+    let involved = wishers.iter().filter(|wisher| is_hub(wisher) == blamed).map(|wisher| wisher.part.id);
     Some(Finding { problem, involved: involved.cloned().collect() })
 }
 

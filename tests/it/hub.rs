@@ -67,3 +67,24 @@ fn what_a_person_stopped_does_not_make_it_unready() {
     let waiting = ready("/readyz").expect("an answer").json()["waiting"].to_string();
     assert!(waiting.contains("\"three\""), "{waiting}");
 }
+
+#[test]
+fn a_listen_that_takes_the_port_of_a_service_drives_nobody_out() {
+    let (stage, port) = staged();
+    let web = free_port();
+    stage.mailbox("web", web, "");
+    let _daemon = stage.daemon();
+    wait_until("everything", || get(port, "/readyz").is_ok_and(|answer| answer.status == 200) && stage.is_ready("web"));
+    let pid = stage.pid("web");
+    stage.write("hub.yaml", &hub_at(web));
+    wait_until("the mistake to be told", || stage.daemon_output().contains("\"E0204\""));
+    wait_until("the Hub to be held", || {
+        let answer = stage.run(&["get", "Hub/home", "-o", "json"]);
+        answer.typed("resource").pop().is_some_and(|row| row["phase"].as_str().is_some_and(|p| p.contains("Held")))
+    });
+    assert_eq!(get(port, "/healthz").map(|answer| answer.status), Ok(200), "it goes on where it was");
+    assert_eq!((stage.pid("web"), stage.get("web")["restarts"].as_u64()), (pid, Some(0)));
+    let other = free_port();
+    stage.write("hub.yaml", &hub_at(other));
+    wait_until("the hub at its new place", || listens(other) && !listens(port));
+}
