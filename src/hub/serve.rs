@@ -117,6 +117,7 @@ impl Server {
             office: parts.office,
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            recheck: bounds.recheck,
             ends: ends.clone(),
             metrics: metrics.clone(),
             vital: vital.clone(),
@@ -405,7 +406,10 @@ fn renew(wished: Option<&Tls>, certificate: &mut Option<Certificate>) -> Option<
             Some(Ok(())) => tracing::info!("the certificate was read again"),
             None => {}
         }
-        return now.spoiled.as_ref().map(|error| (Trouble::Certificate, format!("{error}; the one before it is still served")));
+        return now
+            .spoiled
+            .as_ref()
+            .map(|error| (Trouble::Certificate, format!("{error}; the one before it is still served")));
     }
     match Certificate::read(files) {
         Ok(read) => {

@@ -100,7 +100,10 @@ impl Vital {
     }
 
     fn lost(&self, word: &'static str, why: &str) -> (&'static str, String) {
-        let why = format!("{} {why}: put it back from a backup, or make a new one with `trueup token reset`", self.parts.database);
+        let why = format!(
+            "{} {why}: put it back from a backup, or make a new one with `trueup token reset`",
+            self.parts.database
+        );
         (self.parts.alarm)(why.clone());
         (word, why)
     }

@@ -274,7 +274,11 @@ async fn attempt(ask: &Ask, at_most: Millis) -> Result<(), Fault> {
     match ask {
         Ask::Http { port, path, headers } => {
             let answer = web::get(*port, path, headers, at_most).await?;
-            if (200..400).contains(&answer.status) { Ok(()) } else { Err(Fault::Failed(format!("answered {}", answer.status))) }
+            if (200..400).contains(&answer.status) {
+                Ok(())
+            } else {
+                Err(Fault::Failed(format!("answered {}", answer.status)))
+            }
         }
         Ask::Tcp { port } => match timeout(at_most, web::connect(*port)).await {
             // Closed the polite way: a reset would reach some servers as an error that they do not expect.

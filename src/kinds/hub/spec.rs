@@ -132,7 +132,8 @@ impl HubSpec {
     /// The hub's origin as modules get it.
     pub fn effective_origin(&self) -> String {
         // Who listens everywhere is reached at this machine by its own address.
-        let listen = self.address().unwrap_or(DEFAULT_LISTEN).replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+        let listen =
+            self.address().unwrap_or(DEFAULT_LISTEN).replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         self.origin.clone().unwrap_or_else(|| format!("{scheme}://{listen}"))
     }
