@@ -153,7 +153,8 @@ impl Authority {
         self.rows()?.counts(now)
     }
 
-    /// Forgets what ended long ago, some hundreds at a time; answers how many.
+    /// Forgets what ended long ago, some hundreds at a time; answers how many. To be asked once an hour: a clock that leaps is believed
+    /// after as many calls as it is days ahead.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -26,7 +26,7 @@ use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RevokedLine, 
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::Store;
-use crate::ports::tokens::{FaultClass, StoreFault, TokenFilter, TokenStore, Unwell, Via};
+use crate::ports::tokens::{FaultClass, StoreFault, TokenFilter, Unwell, Via};
 
 /// The tokens of one state folder. Nothing is opened before it is needed.
 pub(super) struct Local {
@@ -196,13 +196,13 @@ impl Tokens for Local {
 
     fn reset(&self) -> Result<ResetLine, Failure> {
         let path = self.state.join(DATABASE);
-        match HubDb::open(&path, false) {
-            Ok(store) if store.check().is_ok() => {
+        match HubDb::open(&path, false).and_then(|store| store.check_whole()) {
+            Ok(()) => {
                 let text = format!("{} is there and whole, and is not made anew", path.display());
                 let hint = "'trueup token rotate --compromised' makes every token invalid";
                 return Err(Failure::new(Exit::Refused, text).hint(hint));
             }
-            Ok(_) | Err(Unwell::Lost(_)) => {}
+            Err(Unwell::Lost(_)) => {}
             Err(Unwell::Fault(fault)) if fault.class == FaultClass::Fatal => {}
             Err(Unwell::Fault(fault)) => return Err(broken(fault)),
         }

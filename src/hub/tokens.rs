@@ -1,16 +1,23 @@
 //! What becomes of keys and tokens by the passing of time: the operator token is renewed, and what expired long ago is forgotten. None of it
 //! happens before the hub is to listen somewhere: a tree that serves nothing needs no keys.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::site::Site;
 use crate::model::time::Timestamp;
-use crate::ports::tokens::SecretFile;
+use crate::ports::tokens::{SecretFile, StoreFault};
 
 /// Between two looks, when nothing changes.
 const EVERY: Duration = Duration::from_secs(60);
+/// What ended long ago is forgotten so often, the first time when the hub has run so long: a clock that was wrong when the machine started
+/// is right by then.
+const FORGET: Duration = Duration::from_secs(3_600);
+/// More than a database holds, each time.
+const MOST_SWEEPS: usize = 400;
 /// After one that failed.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -21,6 +28,7 @@ pub type OperatorFile = Arc<dyn Fn(&Path) -> Box<dyn SecretFile> + Send + Sync>;
 pub(super) async fn keep(site: Site, file: OperatorFile) {
     let mut wishes = site.wish.clone();
     let mut watching = false;
+    let mut forgot = Instant::now();
     loop {
         let wish = wishes.borrow_and_update().clone();
         let mut pause = EVERY;
@@ -32,7 +40,11 @@ pub(super) async fn keep(site: Site, file: OperatorFile) {
             }
             site.authority.set_origins(&wish.origin, &wish.origins);
             let (own, file, home) = (site.clone(), file.clone(), wish.home.clone());
-            let work = tokio::task::spawn_blocking(move || tend(&own, &file, &home, own.clock.wall()));
+            let forget = forgot.elapsed() >= FORGET;
+            if forget {
+                forgot = Instant::now();
+            }
+            let work = tokio::task::spawn_blocking(move || tend(&own, &file, &home, forget, own.clock.wall()));
             if !work.await.unwrap_or(false) {
                 pause = AGAIN;
             }
@@ -51,11 +63,14 @@ pub(super) async fn keep(site: Site, file: OperatorFile) {
 }
 
 /// Whether all went well.
-fn tend(site: &Site, file: &OperatorFile, home: &PathBuf, now: Timestamp) -> bool {
+fn tend(site: &Site, file: &OperatorFile, home: &Path, forget: bool, now: Timestamp) -> bool {
     if site.authority.store().is_none() {
         return false;
     }
-    let swept = site.authority.sweep(now);
+    if forget && let Err(error) = sweep(site, now) {
+        // There is another hour.
+        tracing::warn!(%error, "tokens that ended long ago are not forgotten");
+    }
     match site.authority.keep_operator_token(&*file(home), now) {
         Ok(kept) => {
             if let Some(mode) = kept.mode_was {
@@ -67,11 +82,20 @@ fn tend(site: &Site, file: &OperatorFile, home: &PathBuf, now: Timestamp) -> boo
             if let Some(why) = kept.renewed {
                 tracing::info!(jti = kept.jti, why, "the operator token was renewed");
             }
-            swept.is_ok()
+            true
         }
         Err(error) => {
             tracing::warn!(%error, "there may be no good operator token");
             false
         }
     }
+}
+
+fn sweep(site: &Site, now: Timestamp) -> Result<(), StoreFault> {
+    for _ in 0..MOST_SWEEPS {
+        if site.authority.sweep(now)? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -249,7 +249,9 @@ pub trait TokenStore: Send + Sync {
     fn revoked(&self, now: Timestamp) -> Result<Vec<String>, StoreFault>;
     /// How many tokens have not expired, by how they came to be and whether they are revoked.
     fn counts(&self, now: Timestamp) -> Result<Vec<(Via, bool, u64)>, StoreFault>;
-    /// Forgets tokens that expired before this moment, and keys that count no more; at most some hundreds at a time.
+    /// Forgets tokens that expired before this moment, and keys that counted no more by then; at most some hundreds at a time. Nothing
+    /// is forgotten while `now` is more than a day ahead of the newest time that is believed, which every call brings forward by at
+    /// most that day.
     fn sweep(&self, expired_before: Timestamp, now: Timestamp) -> Result<u64, StoreFault>;
 
     /// Sorted by subject and client; at most as many as the store holds of them, which is bounded.

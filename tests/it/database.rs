@@ -54,6 +54,12 @@ impl Hub {
         post(self.port, "/api/auth/mint-token", &self.operator, &json!({ "scope": "agent:send" })).expect("an answer")
     }
 
+    /// `None` when nobody answers.
+    fn try_mint(&self) -> Option<u16> {
+        let reply = post(self.port, "/api/auth/mint-token", &self.operator, &json!({ "scope": "agent:send" }));
+        reply.ok().map(|reply| reply.status)
+    }
+
     #[track_caller]
     fn modules_run_on(&self) {
         assert!(alive(self.pid) && listens(self.module), "the module is touched");
@@ -166,6 +172,31 @@ fn a_damaged_database_ends_the_daemon() {
     let mut file = fs::OpenOptions::new().write(true).open(hub.database()).expect("opens");
     std::io::Write::write_all(&mut file, &bytes).expect("damaged in place");
     hub.ends(daemon, "");
+}
+
+#[test]
+fn damage_that_only_some_calls_meet_ends_the_daemon_and_can_be_reset() {
+    let (hub, daemon) = hub();
+    for _ in 0..60 {
+        assert_eq!(hub.mint().status, 200);
+    }
+    hub.settle();
+    let own = Connection::open(hub.database()).expect("opens");
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'tokens_by_age'";
+    let page: usize = own.query_row(sql, [], |row| row.get(0)).expect("a page");
+    let size: usize = own.query_row("PRAGMA page_size", [], |row| row.get(0)).expect("a size");
+    drop(own);
+    let file = fs::OpenOptions::new().write(true).open(hub.database()).expect("opens");
+    let at = u64::try_from((page - 1) * size).expect("small");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 256], at).expect("damaged in place");
+    // The list goes by the damaged index, in a process that has nothing of it in memory.
+    hub.stage.run(&["token", "list"]).code(1);
+    wait_until("a call that meets it", || hub.try_mint() != Some(200));
+    hub.ends(daemon, "cannot be used");
+    let reset = hub.stage.run(&["token", "reset", "-o", "json"]).code(0);
+    assert_eq!(reset.typed("reset").len(), 1, "{}", reset.out);
+    let listed = hub.stage.run(&["token", "list"]).code(0);
+    assert!(!listed.out.contains("cli_mint"), "{}", listed.out);
 }
 
 /// A daemon in namespaces of its own, where the script may mount. `None` where the machine does not allow that.

@@ -35,7 +35,9 @@ pub(super) fn add_if_none(tx: &Connection, key: &KeyRow) -> Result<(), StoreFaul
     match active {
         Some(()) => Ok(()),
         None => add(tx, key),
-    }
+    }?;
+    // From its first key on the database knows what time it was.
+    run(tx, "UPDATE book SET clock = ?1 WHERE clock IS NULL", [key.created.0]).map(drop)
 }
 
 fn add(tx: &Connection, key: &KeyRow) -> Result<(), StoreFault> {

@@ -17,6 +17,7 @@ mod tests;
 mod tokens;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
 use rusqlite::{Connection, Error, ErrorCode, OptionalExtension, Params, Row, ffi};
@@ -33,6 +34,8 @@ use crate::ports::tokens::{
 pub struct HubDb {
     path: PathBuf,
     open: RwLock<Arc<Open>>,
+    /// A call found it broken: the next look reads all of it.
+    suspect: AtomicBool,
     /// One repair at a time.
     mending: Mutex<()>,
     /// The mode that the file had, if others could have read it.

@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -35,7 +36,22 @@ impl HubDb {
     pub fn open(path: &Path, make: bool) -> Result<Self, Unwell> {
         let mode_was = private(path, make)?;
         let open = Open::new(path, make)?;
-        Ok(Self { path: path.to_owned(), open: RwLock::new(Arc::new(open)), mending: Mutex::new(()), mode_was })
+        Ok(Self {
+            path: path.to_owned(),
+            open: RwLock::new(Arc::new(open)),
+            suspect: AtomicBool::new(false),
+            mending: Mutex::new(()),
+            mode_was,
+        })
+    }
+
+    /// Looks as [`crate::ports::tokens::TokenStore::check`] does, and reads every page: damage in the middle shows here.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check_whole(&self) -> Result<(), Unwell> {
+        self.suspect.store(true, Ordering::Relaxed);
+        self.look()
     }
 
     /// The mode that the file had when it was opened, if group or others could do anything with it. It is put right already.
@@ -56,6 +72,7 @@ impl HubDb {
         let open = self.now_open();
         let done = open.write(change);
         if done.as_ref().is_err_and(|fault| fault.class == FaultClass::Fatal) {
+            self.suspect.store(true, Ordering::Relaxed);
             let _ = self.mend(&open);
         }
         done
@@ -66,6 +83,7 @@ impl HubDb {
         let open = self.now_open();
         match open.read(&self.path, &look) {
             Err(fault) if fault.class == FaultClass::Fatal => {
+                self.suspect.store(true, Ordering::Relaxed);
                 if self.mend(&open).is_err() {
                     return Err(fault);
                 }
@@ -128,6 +146,12 @@ impl HubDb {
         let fresh = connect_reader(&self.path)?;
         let read = fresh.query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |row| row.get::<_, i64>(0));
         match read.and_then(|_| fresh.query_row("SELECT tokens FROM book", [], |row| row.get::<_, i64>(0))) {
+            Ok(_) if self.suspect.load(Ordering::Relaxed) => {
+                read_whole(&fresh)?;
+                // Until then every look reads all of it.
+                self.suspect.store(false, Ordering::Relaxed);
+                Ok(())
+            }
             Ok(_) => Ok(()),
             // Cut to nothing: it can be read, and nothing is in it.
             Err(rusqlite::Error::QueryReturnedNoRows) => Err(empty().into()),
@@ -260,6 +284,18 @@ fn check(connection: &Connection, path: &Path, make: bool) -> Result<(), Unwell>
         return Err(empty().into());
     }
     Ok(())
+}
+
+/// Reads every page.
+fn read_whole(connection: &Connection) -> Result<(), StoreFault> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fault)?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        found => {
+            let message = format!("the database of tokens is damaged: {}", found.lines().next().unwrap_or_default());
+            Err(StoreFault { class: FaultClass::Fatal, message })
+        }
+    }
 }
 
 fn empty() -> StoreFault {

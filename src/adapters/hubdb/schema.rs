@@ -5,8 +5,9 @@
 /// The schema changes, oldest first.
 ///
 /// Times are milliseconds. Scopes and pins are lists with one space between, as in the claims. `book` has one row: how many tokens there
-/// are, counted by triggers, so that nobody has to count them to keep a bound.
-pub(super) const MIGRATIONS: &[&str] = &["
+/// are, counted by triggers, so that nobody has to count them to keep a bound; and `clock`, the newest wall time that is believed.
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE signing_keys (
         kid TEXT NOT NULL PRIMARY KEY,
         algorithm TEXT NOT NULL,
@@ -59,7 +60,13 @@ pub(super) const MIGRATIONS: &[&str] = &["
     CREATE TRIGGER token_removed AFTER DELETE ON tokens BEGIN
         UPDATE book SET tokens = tokens - 1;
     END;
-"];
+",
+    "
+    ALTER TABLE book ADD COLUMN clock INTEGER;
+    UPDATE book SET clock = (SELECT max(created_at) FROM
+        (SELECT created_at FROM tokens UNION ALL SELECT created_at FROM signing_keys));
+",
+];
 
 #[cfg(test)]
 mod tests {
@@ -67,7 +74,7 @@ mod tests {
     use crate::model::digest::Digest;
 
     /// One line per released entry. A line never changes; a new entry appends one.
-    const RELEASED: [&str; 1] = ["50814305f35b8d3fa0dff3518b183c63"];
+    const RELEASED: [&str; 2] = ["50814305f35b8d3fa0dff3518b183c63", "0c6ac4dba3c241dbf357a0c2c5c6cd52"];
 
     #[test]
     fn released_entries_never_change() {

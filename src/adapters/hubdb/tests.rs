@@ -109,6 +109,38 @@ fn a_file_that_was_damaged_while_it_was_open_shows() {
 }
 
 #[test]
+fn damage_in_the_middle_shows_after_the_first_call_that_meets_it() {
+    let (_dir, path, db) = made();
+    for at in 0..300 {
+        db.register(&token(&format!("t{at:03}"), "k1")).expect("written");
+    }
+    drop(db);
+    let root = |name: &str| {
+        let own = rusqlite::Connection::open(&path).expect("opened");
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        let page: u64 = own.query_row(sql, [name], |row| row.get(0)).expect("a page");
+        let size: u64 = own.query_row("PRAGMA page_size", [], |row| row.get(0)).expect("a size");
+        (page - 1) * size
+    };
+    let at = root("tokens_of_subject");
+    let mut bytes = fs::read(&path).expect("it");
+    bytes[usize::try_from(at).expect("small")..][..64].fill(0xa5);
+    fs::write(&path, bytes).expect("damaged");
+    let db = HubDb::open(&path, false).expect("opened: it does not show yet");
+    db.check().expect("it does not show yet");
+    let fatal =
+        |done: Result<(), Unwell>| matches!(done, Err(Unwell::Fault(fault)) if fault.class == FaultClass::Fatal);
+    assert!(db.find("t007").expect("read").is_some(), "some calls go well");
+    let of_me = TokenFilter { subject: Some("me".to_owned()), ..TokenFilter::default() };
+    assert_eq!(db.list(&of_me, None, 10).expect_err("damaged").class, FaultClass::Fatal);
+    assert!(fatal(db.check()) && fatal(db.check()), "every look shows it from now on");
+    db.reopen().expect("it can be opened");
+    assert!(fatal(db.check()), "and shows again");
+    let other = HubDb::open(&path, false).expect("opened");
+    assert!(other.check().is_ok() && fatal(other.check_whole()));
+}
+
+#[test]
 fn other_peoples_databases_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("hub.db");
@@ -176,6 +208,8 @@ fn one_key_is_active_and_a_retired_one_cannot_sign() {
     let later = Timestamp(NOW.0 + 1_000);
     assert!(!db.known("k1", "t", later).expect("known").key, "its last token has ended");
     db.sweep(later, later).expect("swept");
+    assert_eq!(db.keys().expect("keys").len(), 2, "a key is remembered as long as its tokens");
+    db.sweep(Timestamp(later.0 + 1), later).expect("swept");
     assert_eq!(db.keys().expect("keys").len(), 1);
 }
 
@@ -232,4 +266,38 @@ fn many_threads_register_revoke_and_look_at_once() {
         }
     });
     assert_eq!(db.revoked(NOW).expect("a list").len(), 100);
+}
+
+#[test]
+fn a_clock_that_leaps_makes_nothing_forgotten() {
+    const DAY: i64 = 86_400_000;
+    let (_dir, path, db) = made();
+    db.register(&token("t", "k1")).expect("written");
+    db.revoke("t", NOW).expect("revoked");
+    db.rotate(&key("k2"), false, NOW, NOW).expect("rotated");
+    // Four years ahead, as after a start without a battery behind the clock.
+    let wrong = Timestamp(NOW.0 + 4 * 365 * DAY);
+    let sweep = |db: &HubDb, now: Timestamp| db.sweep(Timestamp(now.0 - 30 * DAY), now).expect("asked");
+    assert_eq!(sweep(&db, wrong), 0);
+    // Nor by somebody who looks again and again, before and after a restart.
+    assert_eq!(sweep(&db, wrong), 0);
+    drop(db);
+    let db = HubDb::open(&path, false).expect("opened");
+    assert_eq!(sweep(&db, wrong), 0);
+    assert!(db.find("t").expect("read").is_some() && db.keys().expect("keys").len() == 2);
+    // Set right, the clock is believed, and so is the time that passes.
+    assert_eq!(sweep(&db, NOW), 0);
+    let looks = (1..=40).map(|day| sweep(&db, Timestamp(NOW.0 + day * DAY))).sum::<u64>();
+    assert_eq!((looks, db.find("t").expect("read")), (1, None));
+    assert_eq!(db.keys().expect("keys").len(), 1);
+}
+
+#[test]
+fn a_machine_that_was_off_for_long_forgets_after_a_while() {
+    const DAY: i64 = 86_400_000;
+    let (_dir, _path, db) = made();
+    db.register(&token("t", "k1")).expect("written");
+    let now = Timestamp(NOW.0 + 100 * DAY);
+    let looks = (0..200).position(|_| db.sweep(Timestamp(now.0 - 30 * DAY), now).expect("asked") == 1);
+    assert_eq!(looks, Some(99), "a day for each look");
 }

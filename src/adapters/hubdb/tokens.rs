@@ -15,6 +15,8 @@ pub(super) const COLUMNS: &str = "jti, subject, client_id, audience, scopes, vau
 const MOST_TOKENS: i64 = 100_000;
 /// So many rows are forgotten at a time: a writer holds the lock for some milliseconds.
 const SWEPT: i64 = 500;
+/// A clock that is further ahead of what is believed, in milliseconds, is not believed: one day.
+const LEAP: i64 = 86_400_000;
 
 pub(super) fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
     token_from(row, 0)
@@ -55,8 +57,8 @@ pub(super) fn register(tx: &Connection, row: &TokenRow) -> Result<Registration, 
         return Ok(Registration::KeyRetired);
     }
     if full(tx)? {
-        sweep(tx, row.created, row.created)?;
-        if full(tx)? {
+        let forgotten = believed(tx, row.created)? && forget(tx, row.created)? > 0;
+        if !forgotten {
             return Ok(Registration::Full);
         }
     }
@@ -152,9 +154,28 @@ pub(super) fn revoked(on: &Connection, now: Timestamp) -> Result<Vec<String>, St
 }
 
 pub(super) fn sweep(tx: &Connection, expired_before: Timestamp, now: Timestamp) -> Result<u64, StoreFault> {
+    let believed = believed(tx, now)?;
+    // A machine that was off for long is believed again after as many looks as it was off days.
+    run(
+        tx,
+        "UPDATE book SET clock = min(?1, coalesce(clock + ?2, ?1)) WHERE clock IS NULL OR clock < ?1",
+        [now.0, LEAP],
+    )?;
+    if !believed {
+        return Ok(0);
+    }
+    run(tx, "DELETE FROM signing_keys WHERE keep_until < ?1", [expired_before.0])?;
+    forget(tx, expired_before)
+}
+
+/// Whether this may be the time: one start with a wrong clock must not forget what was revoked.
+fn believed(tx: &Connection, now: Timestamp) -> Result<bool, StoreFault> {
+    let clock = one(tx, "SELECT clock FROM book", [], |row| time(row, 0))?.flatten();
+    Ok(clock.is_none_or(|clock| now.0 <= clock.0.saturating_add(LEAP)))
+}
+
+fn forget(tx: &Connection, ended_before: Timestamp) -> Result<u64, StoreFault> {
     let sql =
         "DELETE FROM tokens WHERE jti IN (SELECT jti FROM tokens WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
-    let swept = run(tx, sql, [expired_before.0, SWEPT])?;
-    run(tx, "DELETE FROM signing_keys WHERE keep_until <= ?1", [now.0])?;
-    Ok(swept as u64)
+    Ok(run(tx, sql, [ended_before.0, SWEPT])? as u64)
 }

@@ -72,7 +72,8 @@ impl Proxy {
             Ok(None) => return Problem::nothing_here().answer(page),
             Err(bad) => return Problem::new(StatusCode::BAD_REQUEST, "bad_path", bad.to_string()).answer(page),
         };
-        let layer = trust::layer(peer.address.ip(), request.headers());
+        let authority = request.uri().authority().map(hyper::http::uri::Authority::as_str);
+        let layer = trust::layer(peer.address.ip(), authority, request.headers());
         let leave = match self.admit(&route, layer, peer, request.headers()) {
             Ok(leave) => leave,
             Err(problem) => return self.refuse(problem, &route, layer, begun, page),
