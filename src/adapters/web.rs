@@ -1,5 +1,7 @@
 //! One GET to a port of this machine: a fresh connection, no pool, no redirects, a bounded answer.
 
+use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
@@ -8,10 +10,53 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 
 /// The most that is read of an answer's body. Health pages are small; one that is not must not cost memory.
 pub const BODY_LIMIT: usize = 64 << 10;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// This process could not even ask: it has no descriptors, no ports or no memory. That says nothing of whoever was to be asked.
+    Unasked(String),
+    /// A sentence fragment that says what went wrong, free of numbers that change from one attempt to the next.
+    Failed(String),
+}
+
+impl Fault {
+    /// What the system said when something was to be asked.
+    pub fn of(error: &io::Error, what: String) -> Self {
+        const OURS: [Errno; 7] = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::ADDRNOTAVAIL,
+            Errno::ADDRINUSE,
+            Errno::NOMEM,
+            Errno::NOBUFS,
+            // No port is free, or there are too many processes.
+            Errno::AGAIN,
+        ];
+        match Errno::from_io_error(error) {
+            Some(errno) if OURS.contains(&errno) => Self::Unasked(what),
+            _ => Self::Failed(what),
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unasked(why) | Self::Failed(why)) = self;
+        f.write_str(why)
+    }
+}
 
 /// What is said of an answer that ends too soon.
 const CUT_OFF: &str = "the connection was closed before the answer was complete";
@@ -27,17 +72,17 @@ pub struct Answer {
 /// Asks `http://127.0.0.1:<port><path>` and closes the connection. Headers given here win over our own.
 ///
 /// # Errors
-/// A sentence fragment that says what went wrong, free of numbers that change from one attempt to the next.
+/// [`Fault`].
 pub async fn get<'a>(
     port: u16,
     path: &str,
     headers: impl IntoIterator<Item = (&'a String, &'a String)>,
     timeout: Duration,
-) -> Result<Answer, String> {
+) -> Result<Answer, Fault> {
     let request = request(port, path, headers)?;
     match tokio::time::timeout(timeout, exchange(port, request)).await {
         Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
+        Err(_) => Err(Fault::Failed(format!("no answer within {} ms", timeout.as_millis()))),
     }
 }
 
@@ -45,10 +90,10 @@ pub async fn get<'a>(
 ///
 /// # Errors
 /// As [`get`].
-pub async fn connect(port: u16) -> Result<TcpStream, String> {
+pub async fn connect(port: u16) -> Result<TcpStream, Fault> {
     TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => format!("nothing listens on port {port}"),
-        _ => format!("no connection to port {port}: {error}"),
+        io::ErrorKind::ConnectionRefused => Fault::Failed(format!("nothing listens on port {port}")),
+        _ => Fault::of(&error, format!("no connection to port {port}: {error}")),
     })
 }
 
@@ -73,7 +118,7 @@ fn request<'a>(
     Ok(request)
 }
 
-async fn exchange(port: u16, request: Request<Empty<Bytes>>) -> Result<Answer, String> {
+async fn exchange(port: u16, request: Request<Empty<Bytes>>) -> Result<Answer, Fault> {
     let stream = connect(port).await?;
     let broken = |error: hyper::Error| match () {
         () if error.is_incomplete_message() || error.is_canceled() => CUT_OFF.to_owned(),
@@ -100,11 +145,27 @@ async fn exchange(port: u16, request: Request<Empty<Bytes>>) -> Result<Answer, S
         // The exchange first: an answer that is complete counts, whatever the connection says then. Neither side is polled
         // again after this, so nothing is lost by dropping the other.
         biased;
-        answer = &mut exchange => answer,
+        answer = &mut exchange => answer.map_err(Fault::Failed),
         ended = &mut connection => match ended {
             // The connection has handed over all it had; what is left sits in the channel.
-            Ok(()) => exchange.await,
-            Err(error) => exchange.await.map_err(|_| broken(error)),
+            Ok(()) => exchange.await.map_err(Fault::Failed),
+            Err(error) => exchange.await.map_err(|_| Fault::Failed(broken(error))),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_here_is_told_from_what_is_missing_there() {
+        let of = |errno: Errno| Fault::of(&errno.into(), "no".to_owned());
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOMEM, Errno::AGAIN] {
+            assert_eq!(of(errno), Fault::Unasked("no".to_owned()), "{errno:?}");
+        }
+        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH, Errno::NOENT, Errno::ACCESS] {
+            assert_eq!(of(errno), Fault::Failed("no".to_owned()), "{errno:?}");
+        }
     }
 }

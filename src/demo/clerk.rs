@@ -50,7 +50,7 @@ impl Clerk {
     async fn ask(&self) -> Result<u64, String> {
         let port = registration::port_of(self.home.as_deref(), &self.vault_row);
         let port = port.ok_or_else(|| format!("services.json has no row '{}' with a port", self.vault_row))?;
-        let answer = web::get(port, vault::COUNT_PATH, [], PATIENCE).await?;
+        let answer = web::get(port, vault::COUNT_PATH, [], PATIENCE).await.map_err(|why| why.to_string())?;
         let count = serde_json::from_slice::<Value>(&answer.body).ok().and_then(|body| body.get("notes")?.as_u64());
         count.ok_or_else(|| format!("the vault at port {port} answered {} without a number", answer.status))
     }

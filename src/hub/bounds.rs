@@ -51,6 +51,9 @@ pub struct Bounds {
     /// exempt: they could take every connection anyway.
     pub requests_per_client: usize,
 
+    /// A stream or a WebSocket that needed a token goes on for so long at most when the token does not count any more.
+    pub recheck: Duration,
+
     /// WebSockets of one client; what is beyond gets 429.
     pub websockets_per_client: usize,
     /// WebSockets of all clients together; what is beyond gets 429.
@@ -83,6 +86,7 @@ impl Default for Bounds {
             upstream_idle: 64,
             upstream_keep: Duration::from_secs(4),
             requests_per_client: 128,
+            recheck: Duration::from_secs(10),
             websockets_per_client: 32,
             websockets: 512,
             websocket_idle: Duration::from_secs(255),

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::header::AUTHORIZATION;
+use hyper::{Request, Response, StatusCode};
 use tower_service::Service;
 
+use super::proxy::answers::{Problem, wants_page};
 use super::proxy::body::{RequestBody, ResponseBody};
 use super::proxy::{Peer, Proxy};
 use super::request_id::{self, X_REQUEST_ID};
@@ -29,11 +31,24 @@ impl Front {
     }
 
     pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
+        if request.headers().get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return self.ambiguous(request);
+        }
         if is_own(request.uri().path()) {
             return Box::pin(self.own(request, peer)).await;
         }
         let pause = self.proxy.body_pause();
         self.of_a_service(request.map(|body| RequestBody::hyper(body, pause)), peer).await
+    }
+
+    /// The hub would look at the one, and a module perhaps at the other.
+    fn ambiguous(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+        let id = request_id::name(request.headers_mut(), &self.instance);
+        let text = "the request has more than one 'Authorization' header";
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "bad_request", text);
+        let mut response = problem.answer(wants_page(request.headers()));
+        response.headers_mut().insert(X_REQUEST_ID, id.value());
+        response
     }
 
     async fn of_a_service(&self, mut request: Request<RequestBody>, peer: Peer) -> Response<ResponseBody> {

@@ -6,6 +6,7 @@ pub mod bounds;
 mod front;
 mod gate;
 mod health;
+mod leave;
 pub mod limit;
 pub mod metrics;
 pub mod office;

@@ -32,6 +32,8 @@ use super::vital::{self, Vital};
 use super::worker::{Job, Worker};
 use crate::authority::Authority;
 use crate::model::id::Name;
+use crate::model::seldom::Seldom;
+use crate::model::time::Tick;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::hub::{Standing, Tls, Trouble, Wish};
@@ -115,6 +117,7 @@ impl Server {
             office: parts.office,
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            recheck: bounds.recheck,
             ends: ends.clone(),
             metrics: metrics.clone(),
             vital: vital.clone(),
@@ -346,6 +349,7 @@ impl Host {
         let (drain, drains) = watch::channel(false);
         let (workers, gate) = (self.workers.clone(), self.gate.clone());
         let accepting = tokio::spawn(async move {
+            let (begun, mut seldom) = (Instant::now(), Seldom::default());
             loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
@@ -354,7 +358,10 @@ impl Host {
                     }
                     Err(error) if is_of_one(&error) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
+                        let now = Tick(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+                        if let Some(count) = seldom.happened(now) {
+                            tracing::warn!(%error, count, "connections could not be accepted");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }

@@ -96,6 +96,8 @@ pub struct Site {
     pub failures: Arc<Limiter>,
     /// Seats for answers that go on.
     pub streams: Arc<Semaphore>,
+    /// See [`super::Bounds::recheck`].
+    pub recheck: std::time::Duration,
     /// Says when the hub ends; what would go on for ever ends with it.
     pub ends: watch::Receiver<Option<std::time::Duration>>,
 }

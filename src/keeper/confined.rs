@@ -1,5 +1,6 @@
 //! Commands beside a unit's own program that have no more rights than it: a probe, or what makes it read its files again.
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -29,8 +30,8 @@ pub fn command(
     argv: &[String],
     dir: &Path,
     confinement: &Confinement,
-) -> Result<(Command, Confined), String> {
-    let (first, rest) = argv.split_first().ok_or("the argument vector is empty")?;
+) -> io::Result<(Command, Confined)> {
+    let (first, rest) = argv.split_first().ok_or_else(|| io::Error::other("the argument vector is empty"))?;
     let message = Message { dir: dir.to_owned(), confinement: confinement.clone(), ..Message::default() };
     let (theirs, way) = tell(&message, None)?;
     let mut command = Command::new(OURSELVES);

@@ -148,7 +148,7 @@ pub(super) fn spawn(
             (command, OwnedFd::from(null.try_clone().map_err(|cause| cause.to_string())?), None)
         }
         Some(message) => {
-            let (theirs, way) = tell(message, socket)?;
+            let (theirs, way) = tell(message, socket).map_err(|cause| cause.to_string())?;
             let mut command = Command::new(OURSELVES);
             command.arg0("trueup").arg(becoming::WORD).arg(&launch.program).arg(first).args(rest);
             (command, theirs, Some(way))
@@ -188,15 +188,15 @@ pub(super) fn spawn(
 }
 
 /// A socket with the message in it: it is there before its reader is, so nobody waits.
-pub(super) fn tell(message: &Message, socket: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, Way), String> {
+pub(super) fn tell(message: &Message, socket: Option<BorrowedFd<'_>>) -> io::Result<(OwnedFd, Way)> {
     let pair = || -> io::Result<(UnixStream, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         Ok((ours, theirs))
     };
-    let (mut ours, theirs) = pair().map_err(|cause| cause.to_string())?;
-    let line = message.line()?;
-    let failed = |cause: io::Error| format!("its settings: {cause}");
+    let (mut ours, theirs) = pair()?;
+    let line = message.line().map_err(io::Error::other)?;
+    let failed = |cause: io::Error| io::Error::other(format!("its settings: {cause}"));
     match socket {
         None => ours.write_all(&line).map_err(failed)?,
         Some(socket) => {

@@ -15,6 +15,7 @@ pub mod overriding;
 pub mod problem;
 pub mod route;
 pub mod secret;
+pub mod seldom;
 pub mod source;
 pub mod span;
 pub mod time;

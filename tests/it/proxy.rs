@@ -198,16 +198,16 @@ fn who_does_not_run_is_said_and_who_starts_is_waited_for() {
     let never = echo("never", free_port(), "[ { path: /never } ]", "");
     room.stage.write("never.yaml", &never.replace("--row,", "--listen-after, '600000', --row,"));
     wait_until("the service", || room.stage.run(&["get", "Service/never"]).out.contains("never"));
-    let mut waiting =
-        Raw::open(room.hub).say("GET /never/x HTTP/1.1\r\nhost: x\r\naccept: text/html\r\nconnection: close\r\n\r\n");
-    let head = waiting.until("\r\n\r\n");
-    if status(&head) == "404" {
-        // The mount was not known yet.
-        return;
-    }
-    assert_eq!(status(&head), "503");
-    assert!(head.contains("retry-after: 2"), "{head}");
-    assert!(waiting.all().contains("http-equiv=\"refresh\""));
+    let request = "GET /never/x HTTP/1.1\r\nhost: x\r\naccept: text/html\r\nconnection: close\r\n\r\n";
+    let mut answer = String::new();
+    // Before the mount is known there is nothing there; afterwards the request waits.
+    wait_until("the mount", || {
+        answer = Raw::open(room.hub).say(request).all();
+        status(&answer) != "404"
+    });
+    assert_eq!(status(&answer), "503", "{answer}");
+    assert!(answer.contains("retry-after: 2"), "{answer}");
+    assert!(answer.contains("http-equiv=\"refresh\""));
 }
 
 #[test]

@@ -110,6 +110,20 @@ impl Raw {
         text
     }
 
+    /// The head of an answer; none when it was closed before, as happens to who is refused while he speaks.
+    pub fn heard(&mut self) -> Option<String> {
+        let mut text = String::new();
+        let mut byte = [0];
+        while !text.contains("\r\n\r\n") {
+            match self.0.read(&mut byte) {
+                Ok(1) => text.push(char::from(byte[0])),
+                Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error} after {text}"),
+                _ => return None,
+            }
+        }
+        Some(text)
+    }
+
     pub fn no_more(self) -> Self {
         let _ = self.0.shutdown(Shutdown::Write);
         self
@@ -168,7 +182,7 @@ pub struct Bare {
     pub server: Server,
     pub hub: u16,
     pub wish: Wish,
-    _folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
 }
 
 impl Bare {
@@ -196,7 +210,7 @@ impl Bare {
         let hub = free_port();
         let home = folder.path().join("home");
         let wish = Wish { listen: Some(format!("127.0.0.1:{hub}")), tls, home, ..Wish::default() };
-        Self { server, hub, wish, _folder: folder }
+        Self { server, hub, wish, folder }
     }
 
     /// A service at `/<name>`.

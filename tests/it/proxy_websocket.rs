@@ -1,18 +1,26 @@
 //! Stories of WebSockets through the hub: where they are declared, within their bounds, and from end to end.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use trueup::adapters::clock::SystemClock;
+use trueup::adapters::hubdb::HubDb;
 use trueup::hub::Bounds;
+use trueup::model::id::Name;
+use trueup::model::route::Exposure;
+use trueup::ports::clock::Clock;
 use trueup::ports::hub::State;
+use trueup::ports::tokens::TokenStore;
 
-use crate::proxy_stage::{Bare, Raw, Room, status};
+use crate::proxy_stage::{Bare, Raw, Room, status, upstream};
 use crate::stage::{DEADLINE, wait_until};
+use crate::web::Call;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -124,6 +132,49 @@ fn silence_ends_them() {
     within(async {
         let (mut socket, _) = open(bare.hub, "/echo/ws", &[]).await.expect("open");
         back_and_forth(&mut socket, "hi".to_owned()).await;
+        let end = socket.next().await;
+        assert!(!matches!(end, Some(Ok(_))), "{end:?}");
+    });
+}
+
+#[test]
+fn nothing_outlives_the_token_that_it_needed() {
+    let bounds = Bounds { recheck: Duration::from_millis(50), ..Bounds::default() };
+    let room = Room::usual();
+    let mut bare = Bare::new(bounds, None);
+    let mut echo = upstream("echo", room.port, State::Ready);
+    echo.routes[0].exposure = Exposure::AuthRequired;
+    bare.wish.upstreams.insert(Name::new("echo").expect("a name"), Arc::new(echo));
+    bare.wish.origin = format!("http://127.0.0.1:{}", bare.hub);
+    std::fs::create_dir_all(&bare.wish.home).expect("a home");
+    let bare = bare.tell();
+    let file = bare.wish.home.join("operator.token");
+    let read = || std::fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
+    wait_until("the token of the operator", || !read().is_empty());
+    let bearer = format!("Bearer {}", read());
+    let headers = [("Authorization", bearer.as_str())];
+    let call = |path| Call { port: bare.hub, method: "GET", path, headers: &headers, body: None };
+    let tokens = call("/api/auth/tokens").send().status(200).json();
+    let mut watch = call("/api/v1/watch").stream();
+    assert_eq!((watch.status, watch.event().expect("a snapshot").0.as_str()), (200, "snapshot"));
+    let mut socket = within(async {
+        assert_eq!(open(bare.hub, "/echo/ws", &[]).await.err(), Some(401));
+        let (mut socket, _) = open(bare.hub, "/echo/ws", &[("authorization", &bearer)]).await.expect("open");
+        // It is looked at several times, and goes on.
+        for number in 0..5 {
+            back_and_forth(&mut socket, number.to_string()).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        socket
+    });
+    // Another process revokes it.
+    let store = HubDb::open(&bare.folder.path().join("hub.db"), true).expect("the database");
+    let jti = tokens["tokens"][0]["jti"].as_str().expect("its id");
+    assert!(store.revoke(jti, SystemClock.wall()).expect("revoked").is_some());
+    let (name, _, why) = watch.event().expect("a last word");
+    assert_eq!((name.as_str(), &why), ("end", &json!({ "reason": "the token does not count any more" })));
+    assert!(watch.event().is_none());
+    within(async {
         let end = socket.next().await;
         assert!(!matches!(end, Some(Ok(_))), "{end:?}");
     });

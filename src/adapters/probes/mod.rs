@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
@@ -15,10 +16,12 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::web;
+use super::web::{self, Fault};
 use crate::keeper::confined::{self, Confined};
 use crate::model::id::Name;
 use crate::model::secret::Secret;
+use crate::model::seldom::Seldom;
+use crate::model::time::Tick;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
 use crate::ports::keeper::Confinement;
@@ -40,6 +43,9 @@ const YOUNG_PAUSE: Duration = Duration::from_millis(100);
 /// While a process is this young, its probe is dense. Later the pause grows to the period: it may never become ready.
 const YOUNG: Duration = Duration::from_secs(10);
 
+/// After an attempt that could not be made, for want of something here, the next one comes so soon at the latest.
+const LOCAL_PAUSE: Duration = Duration::from_secs(1);
+
 /// Calls back when a verdict changed. It must not call the probes itself.
 pub type Wake = Rc<dyn Fn()>;
 
@@ -51,6 +57,22 @@ pub struct TokioProbes {
     answers: Rc<Notify>,
     /// How many probes still wait for their first good answer.
     starting: Rc<Cell<u32>>,
+    local: Rc<Local>,
+}
+
+/// Attempts that could not be made.
+struct Local {
+    begun: Instant,
+    seldom: RefCell<Seldom>,
+}
+
+impl Local {
+    fn failed(&self, why: &str) {
+        let now = Tick(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        if let Some(count) = self.seldom.borrow_mut().happened(now) {
+            tracing::warn!(why, count, "probes could not be tried; what they found before still counts");
+        }
+    }
 }
 
 /// One probe that waits for its first good answer.
@@ -94,16 +116,17 @@ struct Known {
 
 impl TokioProbes {
     pub fn new(wake: Wake) -> Self {
-        Self { wake, running: RefCell::default(), answers: Rc::default(), starting: Rc::default() }
+        let local = Rc::new(Local { begun: Instant::now(), seldom: RefCell::default() });
+        Self { wake, running: RefCell::default(), answers: Rc::default(), starting: Rc::default(), local }
     }
 
     fn start(&self, pid: u32, age: Millis, probe: &Probe) -> Running {
         let known = Rc::new(RefCell::new(Known::new()));
         let (task_probe, task_known) = (probe.clone(), Rc::clone(&known));
         let (wake, answers) = (Rc::clone(&self.wake), Rc::clone(&self.answers));
-        let starting = Rc::clone(&self.starting);
+        let (starting, local) = (Rc::clone(&self.starting), Rc::clone(&self.local));
         let task = tokio::task::spawn_local(async move {
-            attempts(&task_probe, age.into(), &task_known, &*wake, &answers, &starting).await;
+            attempts(&task_probe, age.into(), &task_known, &*wake, &answers, (&starting, &local)).await;
         });
         Running { pid, probe: probe.clone(), known, task: task.abort_handle() }
     }
@@ -125,7 +148,7 @@ impl Probes for TokioProbes {
     }
 
     fn run<'a>(&'a self, ask: &'a Ask, at_most: Millis) -> Answer<'a, Result<(), String>> {
-        Box::pin(attempt(ask, at_most))
+        Box::pin(async move { attempt(ask, at_most).await.map_err(|why| why.to_string()) })
     }
 
     fn drop_probe(&self, name: &Name) {
@@ -195,7 +218,7 @@ async fn attempts(
     known: &RefCell<Known>,
     wake: &dyn Fn(),
     answers: &Notify,
-    all_starting: &Rc<Cell<u32>>,
+    (all_starting, local): (&Rc<Cell<u32>>, &Local),
 ) {
     let asked = Instant::now();
     sleep(Duration::from(probe.delay).saturating_sub(age)).await;
@@ -204,7 +227,16 @@ async fn attempts(
     let mut was_good = probe.role == Role::Liveness;
     let mut starting = (!was_good).then(|| Starting::new(all_starting));
     loop {
-        let answer = attempt(&probe.ask, probe.timeout).await;
+        let answer = match attempt(&probe.ask, probe.timeout).await {
+            Ok(()) => Ok(()),
+            Err(Fault::Failed(why)) => Err(why),
+            Err(Fault::Unasked(why)) => {
+                // The module was not asked, so it has not failed.
+                local.failed(&why);
+                sleep(Duration::from(probe.period).clamp(YOUNG_PAUSE, LOCAL_PAUSE)).await;
+                continue;
+            }
+        };
         let changed = known.borrow_mut().take(answer, probe, age + asked.elapsed());
         was_good |= known.borrow().verdict == Verdict::Good;
         if was_good || start.elapsed() >= YOUNG {
@@ -237,17 +269,21 @@ fn pause(was_good: bool, age: Duration, period: Duration, starting: Option<u32>)
     starting.map_or(usual, |n| SHORTEST_PAUSE.max(PAUSE_FOR_EACH * n).max(age / 100).min(usual))
 }
 
-async fn attempt(ask: &Ask, at_most: Millis) -> Result<(), String> {
+async fn attempt(ask: &Ask, at_most: Millis) -> Result<(), Fault> {
     let at_most = Duration::from(at_most);
     match ask {
         Ask::Http { port, path, headers } => {
             let answer = web::get(*port, path, headers, at_most).await?;
-            if (200..400).contains(&answer.status) { Ok(()) } else { Err(format!("answered {}", answer.status)) }
+            if (200..400).contains(&answer.status) {
+                Ok(())
+            } else {
+                Err(Fault::Failed(format!("answered {}", answer.status)))
+            }
         }
         Ask::Tcp { port } => match timeout(at_most, web::connect(*port)).await {
             // Closed the polite way: a reset would reach some servers as an error that they do not expect.
             Ok(connected) => connected.map(drop),
-            Err(_) => Err(too_long(at_most)),
+            Err(_) => Err(Fault::Failed(too_long(at_most))),
         },
         Ask::Exec { program, argv, dir, env, confinement } => {
             let (command, confined) = command(program, argv, dir, confinement)?;
@@ -266,7 +302,7 @@ fn command(
     argv: &[String],
     dir: &Path,
     confinement: &Confinement,
-) -> Result<(Command, Option<Confined>), String> {
+) -> Result<(Command, Option<Confined>), Fault> {
     if confinement.is_none() {
         let mut command = Command::new(program);
         if let Some(name) = argv.first() {
@@ -276,7 +312,7 @@ fn command(
         return Ok((command, None));
     }
     let (command, confined) = confined::command(program, argv, dir, confinement)
-        .map_err(|why| format!("{} cannot be run: {why}", program.display()))?;
+        .map_err(|why| Fault::of(&why, format!("{} cannot be run: {why}", program.display())))?;
     Ok((command.into(), Some(confined)))
 }
 
@@ -288,7 +324,7 @@ async fn exec(
     confined: Option<Confined>,
     env: &BTreeMap<String, Secret>,
     at_most: Duration,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     let name = |name| if confined.is_some() { confined::held(name) } else { Cow::Borrowed(name) };
     command
         .env_clear()
@@ -298,7 +334,8 @@ async fn exec(
         .process_group(0)
         // When this future is dropped, tokio kills and reaps the process; the guard kills the rest of its group.
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
+    let unrun = |error: io::Error| Fault::of(&error, format!("{} cannot be run: {error}", program.display()));
+    let mut child = command.spawn().map_err(unrun)?;
     // Its end of the socket closes with it.
     drop(command);
     let mut group = Group(child.id());
@@ -309,15 +346,19 @@ async fn exec(
             let status = status.map_err(|error| format!("{} was lost: {error}", program.display()))?;
             // It may never have become the program.
             if let Some(why) = confined.and_then(|confined| confined.reason()) {
-                return Err(format!("cannot be run: {why}"));
+                return Err(Fault::Failed(format!("cannot be run: {why}")));
             }
-            if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", program.display())) }
+            if status.success() {
+                Ok(())
+            } else {
+                Err(Fault::Failed(format!("{} ended with {status}", program.display())))
+            }
         }
         Err(_) => {
             drop(group);
             // The kill cannot be refused, so this is short.
             let _ = child.wait().await;
-            Err(too_long(at_most))
+            Err(Fault::Failed(too_long(at_most)))
         }
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::hub::leave::Leave;
 use crate::hub::refusal::Refusal;
 use crate::hub::site::Site;
 
@@ -27,6 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 const TOO_SLOW: &str = "this client takes its events too slowly; ask again, with Last-Event-ID";
 const ENDING: &str = "the daemon ends";
+const OVER: &str = "the token does not count any more";
 
 /// Where events go.
 pub(super) struct Flow<T> {
@@ -78,9 +80,13 @@ impl Flow<Event> {
 /// What a producer gives, and its last word.
 type Begun<T> = (BoxStream<'static, T>, Arc<Mutex<Option<&'static str>>>);
 
-/// Lets a producer run for one client, until it ends, the client is gone or the daemon ends. Each item takes its seat along, so that
+/// Lets a producer run for one client, until it ends, the client is gone, its token counts no more or the daemon ends. Each item takes its seat along, so that
 /// a client that takes nothing keeps its own.
-fn begin<T: Send + 'static, F>(site: &Site, produce: impl FnOnce(Flow<T>) -> F) -> Result<Begun<T>, Refusal>
+fn begin<T: Send + 'static, F>(
+    site: &Site,
+    leave: &Arc<Leave>,
+    produce: impl FnOnce(Flow<T>) -> F,
+) -> Result<Begun<T>, Refusal>
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
@@ -89,11 +95,12 @@ where
     let last = Arc::new(Mutex::new(None));
     let work = produce(Flow { to: to.clone(), last: last.clone() });
     let end = Flow { to, last: last.clone() };
-    let site = site.clone();
+    let (site, leave) = (site.clone(), leave.clone());
     tokio::spawn(async move {
         tokio::select! {
             _ = work => {}
             () = end.to.closed() => {}
+            () = leave.over() => end.say(OVER),
             () = site.ended() => end.say(ENDING),
         }
     });
@@ -105,11 +112,15 @@ where
 }
 
 /// Server-sent events.
-pub(super) fn events<F>(site: &Site, produce: impl FnOnce(Flow<Event>) -> F) -> Result<Response, Refusal>
+pub(super) fn events<F>(
+    site: &Site,
+    leave: &Arc<Leave>,
+    produce: impl FnOnce(Flow<Event>) -> F,
+) -> Result<Response, Refusal>
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
-    let (items, last) = begin(site, produce)?;
+    let (items, last) = begin(site, leave, produce)?;
     let word = stream::once(async move { last.lock().unwrap_or_else(PoisonError::into_inner).take() });
     let word = word.filter_map(|word| async move {
         let data = serde_json::json!({ "reason": word? });
@@ -120,11 +131,15 @@ where
 }
 
 /// Plain text, as it comes.
-pub(in crate::hub) fn text<F>(site: &Site, produce: impl FnOnce(TextFlow) -> F) -> Result<Response, Refusal>
+pub(in crate::hub) fn text<F>(
+    site: &Site,
+    leave: &Arc<Leave>,
+    produce: impl FnOnce(TextFlow) -> F,
+) -> Result<Response, Refusal>
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
-    let (items, _) = begin(site, produce)?;
+    let (items, _) = begin(site, leave, produce)?;
     let body = Body::from_stream(items.map(Ok::<_, Infallible>));
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }

@@ -1,20 +1,22 @@
 //! What happened, and what services wrote.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::sse;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::answers::{Always, ByName};
 use super::asked::Asked;
 use super::flow::{self, Flow, Gone};
+use crate::hub::leave::Leave;
 use crate::hub::office::Trouble;
 use crate::hub::refusal::Refusal;
 use crate::hub::site::Site;
@@ -76,6 +78,7 @@ pub struct EventList {
 )]
 pub(super) async fn events(
     State(site): State<Site>,
+    Extension(leave): Extension<Arc<Leave>>,
     headers: HeaderMap,
     Asked(which): Asked<WhichEvents>,
 ) -> Result<Response, Refusal> {
@@ -98,7 +101,7 @@ pub(super) async fn events(
         None => query,
     };
     let own = site.clone();
-    flow::events(&site, move |flow| tell(own, flow, query))
+    flow::events(&site, &leave, move |flow| tell(own, flow, query))
 }
 
 async fn tell(site: Site, flow: Flow<sse::Event>, mut query: EventQuery) -> Result<(), Gone> {
@@ -159,6 +162,7 @@ pub struct LogList {
 pub(super) async fn logs(
     State(site): State<Site>,
     Path(name): Path<String>,
+    Extension(leave): Extension<Arc<Leave>>,
     headers: HeaderMap,
     Asked(which): Asked<WhichLines>,
 ) -> Result<Response, Refusal> {
@@ -176,22 +180,26 @@ pub(super) async fn logs(
     }
     let mut lines = site.office.follow_logs(unit, tail).await?;
     if accepts("text/event-stream") {
-        return flow::events(&site, move |flow| async move {
+        return flow::events(&site, &leave, move |flow| async move {
             while let Some(line) = lines.recv().await {
                 flow.event("line", None, &line).await?;
             }
             Ok(())
         });
     }
-    text(&site, lines)
+    text(&site, &leave, lines)
 }
 
 /// Lines as plain text, as they come.
 ///
 /// # Errors
 /// When too many streams are under way.
-pub(in crate::hub) fn text(site: &Site, mut lines: tokio::sync::mpsc::Receiver<LogLine>) -> Result<Response, Refusal> {
-    flow::text(site, move |flow| async move {
+pub(in crate::hub) fn text(
+    site: &Site,
+    leave: &Arc<Leave>,
+    mut lines: tokio::sync::mpsc::Receiver<LogLine>,
+) -> Result<Response, Refusal> {
+    flow::text(site, leave, move |flow| async move {
         while let Some(line) = lines.recv().await {
             flow.give(Bytes::from(line.text + "\n")).await?;
         }

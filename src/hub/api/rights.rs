@@ -1,6 +1,7 @@
 //! Who may call what: one table, and the door that every call of the API goes through.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
@@ -10,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::authority::{Caller, Denied};
+use crate::hub::leave::Leave;
 use crate::hub::refusal::Refusal;
 use crate::hub::site::Site;
 
@@ -159,11 +161,16 @@ fn unauthorized(
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(in crate::hub) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// By whose leave an answer to this request goes on.
+pub(in crate::hub) fn leave(site: &Site, headers: &HeaderMap, caller: &Caller) -> Arc<Leave> {
+    Leave::new(&site.authority, &site.clock, (bearer(headers).unwrap_or_default(), caller), site.recheck)
 }
 
 /// In front of every handler of the API.
@@ -177,6 +184,8 @@ pub(super) async fn door(
     let right = needed(request.method(), path);
     let mut response = match admit(&site, request.headers(), peer.map(|Extension(peer)| peer), right, "unauthorized") {
         Ok(caller) => {
+            let leave = leave(&site, request.headers(), &caller);
+            request.extensions_mut().insert(leave);
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

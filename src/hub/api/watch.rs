@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -12,6 +13,7 @@ use super::answers::Always;
 use super::asked::Asked;
 use super::flow::{self, Flow, Gone};
 use super::resources::{Resources, version};
+use crate::hub::leave::Leave;
 use crate::hub::refusal::Refusal;
 use crate::hub::site::{Board, Site, same};
 use crate::model::id::{KindName, Name};
@@ -45,12 +47,13 @@ pub struct Removed {
 )]
 pub(super) async fn watch(
     State(site): State<Site>,
+    Extension(leave): Extension<Arc<Leave>>,
     headers: HeaderMap,
     Asked(watched): Asked<Watched>,
 ) -> Result<Response, Refusal> {
     let known = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let own = site.clone();
-    flow::events(&site, move |flow| tell(own, flow, watched.kind, known))
+    flow::events(&site, &leave, move |flow| tell(own, flow, watched.kind, known))
 }
 
 async fn tell(

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::authority::Caller;
-use crate::hub::api::rights::{Right, admit};
+use crate::hub::api::rights::{Right, admit, leave};
 use crate::hub::api::{asked, lines_as_text};
+use crate::hub::leave::Leave;
 use crate::hub::office::{Act, Trouble};
 use crate::hub::operations::{Operation, Status, Verb};
 use crate::hub::refusal::{Refusal, sentence};
@@ -81,11 +82,13 @@ pub(super) fn router(site: &Site) -> Router<Site> {
                   mut request: Request,
                   next: middleware::Next| {
                 let admitted = admit(&site, &headers, peer.map(|Extension(peer)| peer), right, "unauthenticated");
+                let admitted = admitted.map(|caller| (leave(&site, &headers, &caller), caller));
                 async move {
-                    let caller: Caller = match admitted {
-                        Ok(caller) => caller,
+                    let (leave, caller): (Arc<Leave>, Caller) = match admitted {
+                        Ok(admitted) => admitted,
                         Err(refusal) => return refusal.into_response(),
                     };
+                    request.extensions_mut().insert(leave);
                     request.extensions_mut().insert(caller);
                     let mut response = next.run(request).await;
                     response.headers_mut().insert("cache-control", axum::http::HeaderValue::from_static("no-store"));
@@ -441,6 +444,7 @@ struct Follow {
 async fn logs(
     State(site): State<Site>,
     Path(short): Path<String>,
+    Extension(leave): Extension<Arc<Leave>>,
     Query(asked): Query<Follow>,
 ) -> Result<Response, Refusal> {
     let not_supervised = |what: String| Refusal::new(StatusCode::NOT_FOUND, "not_supervised", what);
@@ -451,7 +455,7 @@ async fn logs(
     };
     if matches!(asked.follow.as_deref(), Some("1" | "true")) {
         let lines = site.office.follow_logs(module.service, LINES).await.map_err(unheard)?;
-        return lines_as_text(&site, lines);
+        return lines_as_text(&site, &leave, lines);
     }
     let lines = site.office.logs(module.service, LINES).await.map_err(unheard)?;
     let lines: Vec<String> = lines.into_iter().map(|line| line.text).collect();

@@ -26,6 +26,7 @@ use super::websocket::{self, Handshake};
 use super::{Current, Peer, Proxy};
 use crate::authority::Denied;
 use crate::hub::gate::Pass;
+use crate::hub::leave::Leave;
 use crate::hub::request_id::AnsweredBy;
 use crate::model::route::Exposure;
 use crate::ports::hub::State;
@@ -73,15 +74,16 @@ impl Proxy {
         };
         let authority = request.uri().authority().map(hyper::http::uri::Authority::as_str);
         let layer = trust::layer(peer.address.ip(), authority, request.headers());
-        if let Err(problem) = self.admit(&route, layer, peer, request.headers()) {
-            return self.refuse(problem, &route, layer, begun, page);
-        }
+        let leave = match self.admit(&route, layer, peer, request.headers()) {
+            Ok(leave) => leave,
+            Err(problem) => return self.refuse(problem, &route, layer, begun, page),
+        };
         let pass = match self.count(peer, request.headers()) {
             Ok(pass) => pass,
             Err(problem) => return self.refuse(problem, &route, layer, begun, page),
         };
         if websocket::is_wanted(&request) {
-            return Box::pin(self.upgrade(request, current, route, layer, (peer, begun, page))).await;
+            return Box::pin(self.upgrade(request, current, (route, leave), layer, (peer, begun, page))).await;
         }
         if let Err(problem) = rewrite(&mut request, &route, layer, peer) {
             return self.refuse(problem, &route, layer, begun, page);
@@ -110,7 +112,7 @@ impl Proxy {
         &self,
         mut request: Request<RequestBody>,
         current: Arc<Current>,
-        route: Arc<Route>,
+        (route, leave): (Arc<Route>, Option<Arc<Leave>>),
         layer: Layer,
         (peer, begun, page): (Peer, Instant, bool),
     ) -> Response<ResponseBody> {
@@ -128,7 +130,7 @@ impl Proxy {
         }
         websocket::ask(request.headers_mut());
         match self.deliver(request, current, route, begun, true).await {
-            Ok((response, _, _)) if websocket::agreed(&response) => handshake.end(response, &self.means.bounds),
+            Ok((response, _, _)) if websocket::agreed(&response) => handshake.end(response, leave, &self.means.bounds),
             Ok((response, lease, route)) => passed_on(response, lease, None, &route),
             Err((problem, route)) => self.refuse(problem, &route, layer, begun, page),
         }
@@ -150,11 +152,17 @@ impl Proxy {
         problem.answer(page)
     }
 
-    /// Whether this client may reach the mount.
-    fn admit(&self, route: &Route, layer: Layer, peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Whether this client may reach the mount, and by whose leave when that needs a token.
+    fn admit(
+        &self,
+        route: &Route,
+        layer: Layer,
+        peer: Peer,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<Leave>>, Problem> {
         match route.mount.exposure {
-            Exposure::Allowed => Ok(()),
-            Exposure::Loopback if layer == Layer::Loopback => Ok(()),
+            Exposure::Allowed => Ok(None),
+            Exposure::Loopback if layer == Layer::Loopback => Ok(None),
             Exposure::Loopback => Err(Problem::nothing_here()),
             Exposure::AuthRequired => {
                 let unauthorized =
@@ -169,8 +177,12 @@ impl Proxy {
                     self.means.metrics.denied("missing");
                     return Err(unauthorized("unauthenticated", "this path needs a bearer token".to_owned()));
                 };
-                match self.means.authority.verify(token, self.means.clock.wall()) {
-                    Ok(_) => Ok(()),
+                let means = &self.means;
+                match means.authority.verify(token, means.clock.wall()) {
+                    Ok(caller) => {
+                        let every = means.bounds.recheck;
+                        Ok(Some(Leave::new(&means.authority, &means.clock, (token, &caller), every)))
+                    }
                     Err(Denied::Unavailable(why)) => {
                         Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", why))
                     }

@@ -22,6 +22,7 @@ use super::headers;
 use super::pool;
 use crate::hub::bounds::Bounds;
 use crate::hub::gate::{Pass, Shut};
+use crate::hub::leave::Leave;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADES: HeaderValue = HeaderValue::from_static("Upgrade");
@@ -56,14 +57,19 @@ impl Handshake {
     }
 
     /// Connects both sides when the module agreed; otherwise its answer stays as it is.
-    pub fn end(self, mut response: Response<Incoming>, bounds: &Arc<Bounds>) -> Response<ResponseBody> {
+    pub fn end(
+        self,
+        mut response: Response<Incoming>,
+        leave: Option<Arc<Leave>>,
+        bounds: &Arc<Bounds>,
+    ) -> Response<ResponseBody> {
         let module = hyper::upgrade::on(&mut response);
         let bounds = bounds.clone();
         tokio::spawn(async move {
             let Self { client, pass } = self;
             // Whichever side is gone before it began, the other one is closed with it.
             if let Ok((client, module)) = tokio::try_join!(client, module) {
-                tunnel(client, module, &bounds).await;
+                tunnel(client, module, leave, &bounds).await;
             }
             drop(pass);
         });
@@ -142,8 +148,14 @@ impl LastWord {
     }
 }
 
-/// Hands on what either side says, until one of them ends or both fall silent. Both are closed then.
-async fn tunnel(client: Upgraded, module: Upgraded, bounds: &Bounds) {
+/// Hands on what either side says, until one of them ends, both fall silent, or the client may go on no longer. Both are closed then.
+async fn tunnel(client: Upgraded, module: Upgraded, leave: Option<Arc<Leave>>, bounds: &Bounds) {
+    let over = async {
+        match &leave {
+            Some(leave) => leave.over().await,
+            None => std::future::pending().await,
+        }
+    };
     let last = LastWord { begun: Instant::now(), ms: AtomicU64::new(0) };
     let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
     let (from_module, to_module) = tokio::io::split(TokioIo::new(module));
@@ -154,6 +166,7 @@ async fn tunnel(client: Upgraded, module: Upgraded, bounds: &Bounds) {
         ended = &mut up => if ended.is_ok() { let _ = tokio::time::timeout(LINGER, down).await; },
         ended = &mut down => if ended.is_ok() { let _ = tokio::time::timeout(LINGER, up).await; },
         () = last.silence(bounds.websocket_idle) => {}
+        () = over => {}
     }
 }
 
