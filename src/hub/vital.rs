@@ -101,7 +101,7 @@ impl Vital {
 
     fn lost(&self, word: &'static str, why: &str) -> (&'static str, String) {
         let why = format!(
-            "{} {why}: put it back from a backup, or make a new one with `trueup token reset`",
+            "{} {why}: put it back from a backup with `trueup token restore FILE`, or make a new one with `trueup token reset`",
             self.parts.database
         );
         (self.parts.alarm)(why.clone());

@@ -9,6 +9,8 @@ mod grants;
 mod keys;
 /// Opening, the connections, and whether the file is still there.
 mod open;
+/// Putting a backup in its place.
+pub mod restore;
 /// The tables.
 mod schema;
 #[cfg(test)]
