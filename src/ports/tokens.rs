@@ -266,8 +266,16 @@ pub trait TokenStore: Send + Sync {
     fn strip_vault(&self, vault: &str, names: &dyn Fn(&str) -> bool, at: Timestamp) -> Result<Stripped, StoreFault>;
 }
 
+/// Let go, others may have their turn.
+pub trait Turn {}
+
 /// A file for one secret, for its owner alone.
 pub trait SecretFile {
+    /// Nobody else has the turn before the answer is dropped; they wait for it for some seconds.
+    ///
+    /// # Errors
+    /// When others have it for too long, or it cannot be asked for.
+    fn turn(&self) -> io::Result<Box<dyn Turn>>;
     /// `None` when it is not there.
     ///
     /// # Errors
