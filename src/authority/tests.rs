@@ -322,7 +322,7 @@ fn the_operator_token_is_kept_good_and_only_one_is() {
     assert_eq!(live(after(86 * DAY)).len(), 1);
 
     // A file that cannot be written: no token stays behind.
-    let nowhere = OwnFile::new(dir.path().join("nowhere/operator.token"));
+    let nowhere = OwnFile::new(dir.path().join("nowhere/deeper/operator.token"));
     authority.keep_operator_token(&nowhere, after(86 * DAY)).expect_err("no folder");
     assert_eq!(live(after(86 * DAY)).len(), 1);
 }

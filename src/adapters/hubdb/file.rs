@@ -1,8 +1,8 @@
 //! A file that holds one secret, for its owner alone, and is replaced in one move.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +37,12 @@ impl Turn for Locked {}
 impl SecretFile for OwnFile {
     fn turn(&self) -> io::Result<Box<dyn Turn>> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Made when it is the only one that is missing: what it stands in may have been removed with everything else.
+        let made = DirBuilder::new().mode(0o700).create(folder);
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         let folder = File::open(folder)?;
         for _ in 0..LOOKS {
             match folder.try_lock() {
