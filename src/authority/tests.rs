@@ -430,3 +430,45 @@ fn two_who_renew_the_operator_token_at_once_leave_a_good_one() {
         assert_eq!(live.map(|(_, _, count)| count).sum::<u64>(), 1, "and it is the only one");
     }
 }
+
+#[test]
+fn one_subject_cannot_use_up_the_room_of_all() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let authority = authority(dir.path());
+    let greedy = caller(&["vault:lab:admin"]);
+    drop(mint(&authority, &greedy, "vault:lab:read").expect("the first"));
+    let fill = |sql: &str, count: i64| {
+        let own = rusqlite::Connection::open(dir.path().join("hub.db")).expect("opened");
+        own.execute(
+            &format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) {sql}"),
+            [],
+        )
+        .expect("filled");
+    };
+    let row = |prefix: &str, subject: &str, revoked: &str| {
+        format!(
+            "INSERT INTO tokens SELECT '{prefix}' || i, {subject}, client_id, audience, scopes, vault_scope, permissions, created_via, kid,
+                created_at, expires_at, {revoked} FROM n, (SELECT * FROM tokens ORDER BY jti LIMIT 1)"
+        )
+    };
+    fill(&row("a", "subject", "NULL"), 999);
+    let refused = mint(&authority, &greedy, "vault:lab:read").expect_err("too many");
+    assert_eq!(refused.code(), "too_many_tokens");
+    // Others are not touched, nor whoever governs the machine; what is revoked makes room.
+    let other = Caller { subject: "other".to_owned(), ..greedy.clone() };
+    mint(&authority, &other, "vault:lab:read").expect("another subject");
+    mint(&authority, &caller(&[scope::HOST_AUTH]), "vault:lab:read").expect("the owner");
+    authority.revoke("a7", None, NOW).expect("revoked");
+    authority.revoke("a8", None, NOW).expect("revoked");
+    mint(&authority, &greedy, "vault:lab:read").expect("room again");
+
+    // All the room is used up; the operator token is made all the same.
+    fill(&row("b", "'s' || i", "NULL"), 100_000);
+    let owner = caller(&[scope::HOST_AUTH]);
+    assert_eq!(mint(&authority, &owner, "a:b").expect_err("full").code(), "db_unavailable");
+    let file = OwnFile::new(dir.path().join("operator.token"));
+    authority.keep_operator_token(&file, NOW).expect("kept");
+    let own = rusqlite::Connection::open(dir.path().join("hub.db")).expect("opened");
+    own.execute("UPDATE tokens SET revoked_at = 1 WHERE jti LIKE 'b%'", []).expect("revoked");
+    mint(&authority, &owner, "a:b").expect("revoked ones do not count");
+}
