@@ -128,7 +128,7 @@ Examples:
 The hub heeds it at once; modules that keep the list of revocations do within a minute.")]
 pub struct TokenRevoke {
     /// The ids of the tokens
-    #[arg(required = true, value_name = "JTI", allow_hyphen_values = true)]
+    #[arg(required = true, value_name = "JTI")]
     pub jtis: Vec<String>,
 }
 

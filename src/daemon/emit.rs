@@ -10,7 +10,9 @@ use crate::cli::render::problem;
 use crate::engine::report::Report;
 use crate::engine::run::Watcher;
 use crate::engine::{Mode, Verdict, report};
+use crate::model::condition::{ConditionType, Reason};
 use crate::model::exit::Exit;
+use crate::model::id::KindName;
 use crate::model::output::{
     About, ErrorLine, Line, NoteLine, NoticeLine, ProblemLine, ProgressLine, StepLine, Summary, WaitLine, Waiting,
 };
@@ -33,6 +35,13 @@ pub(super) struct Shown {
     refusal: Option<plan::Refusal>,
     notes: Vec<NoteLine>,
     progress: Option<ProgressLine>,
+}
+
+/// Where the hub listens, if it does.
+pub(super) fn serving(report: &Report) -> Option<String> {
+    let hub = report.resources.iter().find(|line| line.kind == KindName::Hub)?;
+    let condition = hub.conditions.iter().find(|c| c.kind == ConditionType::Ready && c.reason == Reason::Serving)?;
+    Some(format!("Hub/{} {}", hub.name, condition.message))
 }
 
 impl<'s> Emitter<'s> {

@@ -17,7 +17,7 @@ use crate::engine::report::Report;
 use crate::engine::run::{Bell, Patience, Rang, Totals, glance_every};
 use crate::engine::{Engine, EngineError, Mode, Verdict};
 use crate::model::id::Name;
-use crate::model::output::Line;
+use crate::model::output::{About, Line, NoticeLine};
 use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
@@ -83,6 +83,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
     let mut ticks: u64 = 0;
     let mut ready = false;
     let mut watching = false;
+    let mut served = None;
     let mut woke = "the start";
     let mut pulse = Pulse::asked(clock.now());
     // Somebody asked just now; kept until a tick could look.
@@ -167,6 +168,11 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             sink(Line::Summary(totals.summary(&report, clock.now())));
             totals = Totals::from(clock.now());
         }
+        let serving = emit::serving(&report);
+        if let Some(message) = serving.clone().filter(|_| serving != served) {
+            sink(Line::Notice(NoticeLine { about: About::Serving, message }));
+        }
+        served = serving;
         let passed = report.settled || report.doomed || clock.now() - begun >= FIRST_PASS;
         if passed && report.busy.is_none() && !mode.down && !std::mem::replace(&mut watching, true) {
             sink(Line::Notice(emit::watching(&tree, &report)));

@@ -47,6 +47,10 @@ pub struct Bounds {
     /// a request seldom meets a connection that is just being closed.
     pub upstream_keep: Duration,
 
+    /// Requests that one client has under way with modules, over all its connections; what is beyond gets 429. Programs of this machine are
+    /// exempt: they could take every connection anyway.
+    pub requests_per_client: usize,
+
     /// WebSockets of one client; what is beyond gets 429.
     pub websockets_per_client: usize,
     /// WebSockets of all clients together; what is beyond gets 429.
@@ -78,6 +82,7 @@ impl Default for Bounds {
             upstream_connections: 512,
             upstream_idle: 64,
             upstream_keep: Duration::from_secs(4),
+            requests_per_client: 128,
             websockets_per_client: 32,
             websockets: 512,
             websocket_idle: Duration::from_secs(255),

@@ -1,10 +1,12 @@
-//! How many connections there may be, in all and of one address.
+//! How many connections, or requests, there may be, in all and of one address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
+
+use super::limit::network;
 
 /// Counts; shared by whoever opens and whoever closes.
 pub struct Gate {
@@ -48,6 +50,7 @@ impl Gate {
     /// # Errors
     /// [`Shut`] when there are too many.
     pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Pass, Shut> {
+        let address = address.map(network);
         let mut counts = self.counts();
         if counts.all >= self.most {
             return Err(Shut::Full);
@@ -94,6 +97,10 @@ mod tests {
         assert_eq!(gate.enter(address("192.0.2.1")).err(), Some(Shut::TooManyOfOne));
         let third = gate.enter(None).expect("room");
         assert_eq!(gate.enter(address("192.0.2.2")).err(), Some(Shut::Full));
+        let six = |low: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, low]));
+        let other = Gate::new(3, 1, Gauge::default());
+        let _one = other.enter(six(1)).expect("room");
+        assert_eq!(other.enter(six(2)).err(), Some(Shut::TooManyOfOne), "they are of one network");
         drop((first, third));
         let _again = gate.enter(address("192.0.2.1")).expect("room");
         assert_eq!(gate.counts().by_address.len(), 1);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
@@ -245,10 +246,11 @@ fn number<N: TryInto<i64>>(number: N) -> i64 {
 pub(super) async fn metrics(
     State(site): State<Site>,
     peer: Option<Extension<SocketAddr>>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let peer = peer.map(|Extension(peer)| peer);
-    if peer.is_none_or(|peer| layer(peer.ip(), &headers) == Layer::Public)
+    if peer.is_none_or(|peer| layer(peer.ip(), uri.authority().map(Authority::as_str), &headers) == Layer::Public)
         && let Err(refusal) = admit(&site, &headers, peer, Right::Read, "unauthorized")
     {
         return refusal.into_response();

@@ -1,7 +1,7 @@
 //! What becomes of keys and tokens by the passing of time: the operator token is renewed, and what expired long ago is forgotten. None of it
 //! happens before the hub is to listen somewhere: a tree that serves nothing needs no keys.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub(super) async fn keep(site: Site, file: OperatorFile) {
 }
 
 /// Whether all went well.
-fn tend(site: &Site, file: &OperatorFile, home: &PathBuf, forget: bool, now: Timestamp) -> bool {
+fn tend(site: &Site, file: &OperatorFile, home: &Path, forget: bool, now: Timestamp) -> bool {
     if site.authority.store().is_none() {
         return false;
     }

@@ -29,8 +29,10 @@ use super::stream::{Activity, UnderWay, Wire};
 
 /// Threads that a worker may use for what blocks.
 const BLOCKING: usize = 16;
-/// A client that sent `P` and nothing else yet: so often it is looked whether more came.
-const PREFACE_LOOK: Duration = Duration::from_millis(10);
+/// A client that sent `P` and nothing else yet: it is looked whether more came, after so long, then after twice as long each time, and
+/// at last so often. Peeking cannot wait for it: what was seen is still there to be read.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How HTTP/2 without an upgrade begins; no method of HTTP/1.1 does.
 const PREFACE: &[u8] = b"PRI ";
 /// So often a client of HTTP/2 that says nothing is asked whether it is there.
@@ -147,7 +149,16 @@ async fn serve(job: Job, front: Arc<Front>, bounds: &Bounds) -> Result<(), BoxEr
             () = activity.silence(bounds.h2_idle) => {}
         }
         connection.as_mut().graceful_shutdown();
-        return Ok(connection.await?);
+        // Whoever never said all of the preface never takes the farewell either. Streams that are under way go on.
+        let silence = async {
+            tokio::time::sleep(bounds.drain).await;
+            activity.silence(bounds.drain).await;
+        };
+        tokio::select! {
+            biased;
+            ended = connection => return Ok(ended?),
+            () = silence => return Ok(()),
+        }
     }
     let mut builder = http1::Builder::new();
     builder.max_buf_size(bounds.head_bytes);
@@ -167,6 +178,7 @@ async fn serve(job: Job, front: Arc<Front>, bounds: &Bounds) -> Result<(), BoxEr
 /// Looks without reading, so that whoever speaks HTTP/1.1 is not held up.
 async fn begins_as_h2(stream: &TcpStream) -> io::Result<bool> {
     let mut seen = [0; PREFACE.len()];
+    let mut pause = FIRST_LOOK;
     loop {
         let count = stream.peek(&mut seen).await?;
         if count == 0 {
@@ -178,7 +190,8 @@ async fn begins_as_h2(stream: &TcpStream) -> io::Result<bool> {
         if count == PREFACE.len() {
             return Ok(true);
         }
-        tokio::time::sleep(PREFACE_LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_LOOK);
     }
 }
 

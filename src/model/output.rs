@@ -59,6 +59,8 @@ pub enum About {
     Watching,
     /// A file that had mistakes has none any more.
     Repaired,
+    /// The hub listens from now on.
+    Serving,
 }
 
 /// Who keeps a service from being what it would be otherwise.

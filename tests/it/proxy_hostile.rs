@@ -191,6 +191,66 @@ fn a_client_that_reads_nothing_is_let_go_of() {
 }
 
 #[test]
+fn nobody_is_waited_for_before_it_is_known_who_it_is() {
+    let hub = Bare::new(Bounds::default(), None).tell();
+    for path in ["/api/auth/mint-token", "/api/auth/revoke-token", "/api/v1/plan", "/api/modules/x/upgrade"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{");
+        let answer = Raw::open(hub.hub).say(head).until("\r\n\r\n");
+        assert_eq!(status(&answer), "401", "{path}: {answer}");
+    }
+}
+
+#[test]
+fn one_client_does_not_take_all_that_a_module_can_do() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = asked.clone();
+    let port = play(move |mut stream: TcpStream| {
+        while head(&mut stream).is_some() {
+            seen.fetch_add(1, Ordering::SeqCst);
+            // The answer begins, and does not end before the client has gone.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok");
+        }
+    });
+    let bounds = Bounds { requests_per_client: 2, ..Bounds::default() };
+    let hub = Bare::new(bounds, None).with("x", port, State::Ready).tell();
+    let ask = |client: &str| {
+        let forwarded = if client.is_empty() { String::new() } else { format!("x-forwarded-for: {client}\r\n") };
+        let mut open = Raw::open(hub.hub).say(format!("GET /x HTTP/1.1\r\nhost: x\r\n{forwarded}\r\n"));
+        let head = open.until("\r\n\r\n");
+        (open, head)
+    };
+    let mut open: Vec<Raw> = Vec::new();
+    for client in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "", "", ""] {
+        let (one, head) = ask(client);
+        assert_eq!(status(&head), "200", "{client}: {head}");
+        open.push(one);
+    }
+    let (_, head) = ask("192.0.2.1");
+    assert!(status(&head) == "429" && head.contains("retry-after: 2"), "{head}");
+    assert_eq!(asked.load(Ordering::SeqCst), 6);
+    open.remove(0);
+    wait_until("room for one more", || status(&ask("192.0.2.1").1) == "200");
+}
+
+#[test]
+fn half_a_preface_is_not_held_for_ever() {
+    let (short, long) = (Duration::from_millis(100), Duration::from_secs(60));
+    let all = Bounds { head: short, h2_idle: short, drain: short, ..Bounds::default() };
+    let hub = Bare::new(all, None).tell();
+    for half in ["P", "PRI", "PRI ", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n"] {
+        Raw::open(hub.hub).say(half).all();
+    }
+    // The rest may come late.
+    let hub = Bare::new(Bounds { head: long, ..Bounds::default() }, None).tell();
+    let client = Raw::open(hub.hub).say("PR");
+    pause(Duration::from_millis(50));
+    let mut frame = [0; 9];
+    let mut client = client.say(b"I * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    client.0.read_exact(&mut frame).expect("settings");
+    assert_eq!(frame[3], 4, "{frame:?}");
+}
+
+#[test]
 fn connections_have_bounds() {
     let (port, _) = listing();
     let bounds = Bounds { connections: 3, head: Duration::from_secs(60), ..Bounds::default() };

@@ -100,10 +100,12 @@ fn files_that_change_are_read_again_and_bad_ones_are_not_taken() {
     fs::write(folder.path().join("hub.pem"), "no certificate").expect("written");
     crate::proxy_stage::pause(Duration::from_secs(3));
     assert!(serves("one"), "the old one is kept");
-    assert!(matches!(hub.server.standing(), Standing::Serving(_)));
+    let refused = |trouble| matches!(hub.server.standing(), Standing::Refused { trouble: now, .. } if now == trouble);
+    assert!(refused(Trouble::Certificate), "{:?}", hub.server.standing());
     place(folder.path(), "two");
     wait_until("the new one", || serves("two"));
     assert!(!serves("one"));
+    wait_until("its word", || matches!(hub.server.standing(), Standing::Serving(_)));
 }
 
 #[test]

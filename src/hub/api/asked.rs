@@ -107,6 +107,10 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 
 /// The whole body, if it is small and comes soon.
 pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
+    within(request, limit, BODY_TIME).await
+}
+
+async fn within(request: Request, limit: usize, time: std::time::Duration) -> Result<Bytes, Refusal> {
     let too_large = || {
         let what = format!("the body is larger than {limit} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", what)
@@ -115,10 +119,31 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
         return Err(too_large());
     }
     let body = Limited::new(request.into_body(), limit).collect();
-    match tokio::time::timeout(BODY_TIME, body).await {
+    match tokio::time::timeout(time, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Refusal::bad_request("broken_body", "the body ended before it was whole")),
         Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not come in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+
+    #[test]
+    fn a_body_that_does_not_come_is_not_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let first = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"x"))]);
+        let request = Request::new(Body::from_stream(first.chain(stream::pending())));
+        let read = runtime.block_on(within(request, BODY_LIMIT, Duration::from_millis(20)));
+        assert_eq!(read.expect_err("too slow").into_response().status(), StatusCode::REQUEST_TIMEOUT);
     }
 }

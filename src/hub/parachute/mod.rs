@@ -9,9 +9,6 @@ use axum::routing::{get, post};
 
 use super::site::Site;
 
-/// A body of these calls is a few hundred bytes.
-const MOST_BODY_BYTES: usize = 64 << 10;
-
 /// Its calls.
 pub(super) fn router(site: &Site) -> Router<Site> {
     Router::new()
@@ -22,5 +19,4 @@ pub(super) fn router(site: &Site) -> Router<Site> {
         .route("/api/auth/tokens", get(tokens::list))
         .route("/.well-known/parachute.json", get(well_known::parachute))
         .merge(modules::router(site))
-        .layer(axum::extract::DefaultBodyLimit::max(MOST_BODY_BYTES))
 }

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::authority::{Caller, ListRequest, MintError, MintRequest, Unrevoked};
+use crate::hub::api::asked;
 use crate::hub::refusal::Refusal;
 use crate::hub::site::Site;
 use crate::model::time::Timestamp;
@@ -63,10 +63,13 @@ struct Minted {
 }
 
 /// `POST /api/auth/mint-token`
-pub(super) async fn mint(State(site): State<Site>, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn mint(State(site): State<Site>, peer: Peer, request: Request) -> Response {
+    let (by, mint) = match told::<Mint>(&site, peer, request).await {
+        Ok(told) => told,
+        Err(refusal) => return refusal.into_response(),
+    };
     let minted = work(&site, move |site| {
-        let by = caller(site, &headers, peer)?;
-        let Mint { scope, audience, expires_in, subject, permissions } = read(&body)?;
+        let Mint { scope, audience, expires_in, subject, permissions } = mint;
         let request = MintRequest { scope, audience, expires_in, subject, permissions };
         let wish = site.wish();
         let minted = site.authority.mint(request, &by, &|vault| has_vault(&wish, vault), site.now()).map_err(unmade)?;
@@ -88,10 +91,12 @@ struct Revoke {
 }
 
 /// `POST /api/auth/revoke-token`
-pub(super) async fn revoke(State(site): State<Site>, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn revoke(State(site): State<Site>, peer: Peer, request: Request) -> Response {
+    let (by, Revoke { jti }) = match told::<Revoke>(&site, peer, request).await {
+        Ok(told) => told,
+        Err(refusal) => return refusal.into_response(),
+    };
     let revoked = work(&site, move |site| {
-        let by = caller(site, &headers, peer)?;
-        let Revoke { jti } = read(&body)?;
         if jti.is_empty() || jti.len() > LONGEST_JTI {
             return Err(Refusal::bad_request("invalid_request", format!("jti has 1 to {LONGEST_JTI} characters")));
         }
@@ -171,6 +176,14 @@ pub(in crate::hub) fn has_vault(wish: &Wish, vault: &str) -> bool {
 /// Whoever asks, by any token of ours: what it is good for is asked afterwards.
 fn caller(site: &Site, headers: &HeaderMap, peer: Peer) -> Result<Caller, Refusal> {
     crate::hub::api::rights::verify(site, headers, peer.map(|Extension(peer)| peer), "unauthenticated")
+}
+
+/// Who asks, and for what. Nothing of the body is waited for before it is known who sends it.
+async fn told<T: for<'de> Deserialize<'de>>(site: &Site, peer: Peer, request: Request) -> Result<(Caller, T), Refusal> {
+    let headers = request.headers().clone();
+    let by = work(site, move |site| caller(site, &headers, peer)).await?;
+    let body = asked::body(request, asked::BODY_LIMIT).await?;
+    Ok((by, read(&body)?))
 }
 
 fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refusal> {

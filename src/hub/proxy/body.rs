@@ -12,6 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::pool::Lease;
+use crate::hub::gate::Pass;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -120,12 +121,14 @@ pub enum ResponseBody {
 pub struct ModuleBody {
     body: Incoming,
     lease: Option<Lease>,
+    _pass: Option<Pass>,
 }
 
 impl ModuleBody {
     /// Without a lease somebody else drives the connection, and it is not used again.
-    pub fn new(body: Incoming, lease: Option<Lease>) -> Self {
-        Self { body, lease }
+    /// The request is counted for as long as its answer lasts.
+    pub fn new(body: Incoming, lease: Option<Lease>, pass: Option<Pass>) -> Self {
+        Self { body, lease, _pass: pass }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {

@@ -25,6 +25,7 @@ use super::trust::{self, Layer};
 use super::websocket::{self, Handshake};
 use super::{Current, Peer, Proxy};
 use crate::authority::Denied;
+use crate::hub::gate::Pass;
 use crate::hub::request_id::AnsweredBy;
 use crate::model::route::Exposure;
 use crate::ports::hub::State;
@@ -70,10 +71,15 @@ impl Proxy {
             Ok(None) => return Problem::nothing_here().answer(page),
             Err(bad) => return Problem::new(StatusCode::BAD_REQUEST, "bad_path", bad.to_string()).answer(page),
         };
-        let layer = trust::layer(peer.address.ip(), request.headers());
+        let authority = request.uri().authority().map(hyper::http::uri::Authority::as_str);
+        let layer = trust::layer(peer.address.ip(), authority, request.headers());
         if let Err(problem) = self.admit(&route, layer, peer, request.headers()) {
             return self.refuse(problem, &route, layer, begun, page);
         }
+        let pass = match self.count(peer, request.headers()) {
+            Ok(pass) => pass,
+            Err(problem) => return self.refuse(problem, &route, layer, begun, page),
+        };
         if websocket::is_wanted(&request) {
             return Box::pin(self.upgrade(request, current, route, layer, (peer, begun, page))).await;
         }
@@ -81,9 +87,22 @@ impl Proxy {
             return self.refuse(problem, &route, layer, begun, page);
         }
         match self.deliver(request, current, route, begun, false).await {
-            Ok((response, lease, route)) => passed_on(response, lease, &route),
+            Ok((response, lease, route)) => passed_on(response, lease, pass, &route),
             Err((problem, route)) => self.refuse(problem, &route, layer, begun, page),
         }
+    }
+
+    /// Counts a request for its client.
+    fn count(&self, peer: Peer, headers: &HeaderMap) -> Result<Option<Pass>, Problem> {
+        let client = trust::client(peer.address, headers);
+        if client.is_loopback() {
+            return Ok(None);
+        }
+        self.means.requests.enter(Some(client)).map(Some).map_err(|_| {
+            let text = "this client has too many requests under way already";
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", text);
+            Problem { passing: true, ..problem }
+        })
     }
 
     /// The same for a request that asks for a WebSocket.
@@ -110,7 +129,7 @@ impl Proxy {
         websocket::ask(request.headers_mut());
         match self.deliver(request, current, route, begun, true).await {
             Ok((response, _, _)) if websocket::agreed(&response) => handshake.end(response, &self.means.bounds),
-            Ok((response, lease, route)) => passed_on(response, lease, &route),
+            Ok((response, lease, route)) => passed_on(response, lease, None, &route),
             Err((problem, route)) => self.refuse(problem, &route, layer, begun, page),
         }
     }
@@ -425,7 +444,12 @@ fn rewrite(request: &mut Request<RequestBody>, route: &Route, layer: Layer, peer
     Ok(())
 }
 
-fn passed_on(response: Response<Incoming>, lease: Option<Lease>, route: &Route) -> Response<ResponseBody> {
+fn passed_on(
+    response: Response<Incoming>,
+    lease: Option<Lease>,
+    pass: Option<Pass>,
+    route: &Route,
+) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     headers::for_client(&mut parts.headers);
     parts.version = Version::HTTP_11;
@@ -433,5 +457,5 @@ fn passed_on(response: Response<Incoming>, lease: Option<Lease>, route: &Route) 
     if tracing::enabled!(Level::DEBUG) {
         parts.extensions.insert(AnsweredBy(Arc::from(route.target.service.as_str())));
     }
-    Response::from_parts(parts, ResponseBody::Module(ModuleBody::new(body, lease)))
+    Response::from_parts(parts, ResponseBody::Module(ModuleBody::new(body, lease, pass)))
 }

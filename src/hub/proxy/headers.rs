@@ -19,6 +19,18 @@ const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix
 const LAYER: HeaderName = HeaderName::from_static("x-parachute-layer");
 const CLIENT_IP: HeaderName = HeaderName::from_static("x-parachute-client-ip");
 
+/// Names under which modules learn what the hub knows.
+const OURS: [&str; 8] = [
+    "x-parachute-layer",
+    "x-parachute-client-ip",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-prefix",
+    "x-request-id",
+    "tailscale-user-login",
+];
+
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
@@ -76,6 +88,29 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes away what a client says of itself and nobody here vouches for: what only a proxy or a tunnel of this machine may say of those it
+/// speaks for, and names that a module could take for ours (CGI makes the same variable of `X_Parachute_Layer` and `X-Parachute-Layer`).
+fn strip_claims(headers: &mut HeaderMap, origin: &Origin<'_>) {
+    let local = origin.peer.to_canonical().is_loopback();
+    let public = origin.layer == Layer::Public;
+    let claims = |name: &HeaderName| {
+        let name = name.as_str();
+        let told = || {
+            ["x-forwarded-", "tailscale-", "cf-"].iter().any(|start| name.starts_with(start))
+                || matches!(name, "forwarded" | "x-real-ip")
+        };
+        (name.contains('_') && OURS.contains(&name.replace('_', "-").as_str()))
+            || (!local && told())
+            || (public && name.starts_with("tailscale-user-"))
+    };
+    if headers.keys().any(claims) {
+        let named: Vec<HeaderName> = headers.keys().filter(|name| claims(name)).cloned().collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Makes the head of a request ready for a module. The length of the body is not its business: whoever sends it knows it.
 pub fn for_module(headers: &mut HeaderMap, origin: Origin<'_>) {
     strip_hop_by_hop(headers);
@@ -83,6 +118,7 @@ pub fn for_module(headers: &mut HeaderMap, origin: Origin<'_>) {
     // It was answered, or will be, when the body is asked for.
     headers.remove(EXPECT);
     headers.insert(ACCEPT_ENCODING, IDENTITY);
+    strip_claims(headers, &origin);
     if let Some(host) = origin.host
         && !headers.contains_key(FORWARDED_HOST)
     {
@@ -215,6 +251,39 @@ mod tests {
         assert!(!headers.contains_key(FORWARDED_PREFIX));
         assert_eq!(headers[FORWARDED_HOST], "a");
         assert_eq!(headers[FORWARDED_PROTO], "https");
+    }
+
+    #[test]
+    fn a_stranger_claims_nothing() {
+        let claims = [
+            ("tailscale-user-login", "admin@corp"),
+            ("cf-connecting-ip", "127.0.0.1"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x_parachute_layer", "loopback"),
+            ("x-other", "kept"),
+        ];
+        let stranger = Origin {
+            host: None,
+            secure: false,
+            layer: Layer::Public,
+            client: "192.0.2.9".parse().expect("an address"),
+            peer: "192.0.2.9".parse().expect("an address"),
+            prefix: None,
+        };
+        let mut headers = map(&claims);
+        for_module(&mut headers, stranger);
+        let wanted = [
+            "accept-encoding: identity",
+            "x-forwarded-for: 192.0.2.9",
+            "x-forwarded-proto: http",
+            "x-other: kept",
+            "x-parachute-client-ip: 192.0.2.9",
+            "x-parachute-layer: public",
+        ];
+        assert_eq!(lines(&headers), wanted);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
 use self::pool::Pool;
@@ -46,6 +47,8 @@ pub struct Means {
     metrics: Metrics,
     failures: Arc<Limiter>,
     websockets: Arc<Gate>,
+    /// Requests of clients that do not speak from this machine.
+    requests: Arc<Gate>,
     /// Requests that a service has and has not answered to the end, over all workers.
     pub busy: Arc<Busy>,
 }
@@ -55,8 +58,9 @@ impl Means {
         let (authority, clock, metrics) = (site.authority.clone(), site.clock.clone(), site.metrics.clone());
         let gauge = metrics.websockets.clone();
         let websockets = Gate::new(bounds.websockets, bounds.websockets_per_client, gauge);
+        let requests = Gate::new(usize::MAX, bounds.requests_per_client, Gauge::default());
         let failures = site.failures.clone();
-        Self { tables, bounds, authority, clock, metrics, failures, websockets, busy: Arc::default() }
+        Self { tables, bounds, authority, clock, metrics, failures, websockets, requests, busy: Arc::default() }
     }
 }
 

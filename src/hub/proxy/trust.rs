@@ -2,14 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
-const CF_RAY: HeaderName = HeaderName::from_static("cf-ray");
 const CF_CLIENT: HeaderName = HeaderName::from_static("cf-connecting-ip");
-const FUNNEL: HeaderName = HeaderName::from_static("tailscale-funnel-request");
-const TAILNET_USER: HeaderName = HeaderName::from_static("tailscale-user-login");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// How near a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,21 +27,43 @@ impl Layer {
     }
 }
 
-/// The layer, by the headers as they came in. Whatever a client writes into them can only take trust away from it: a tailnet user is
-/// believed only when it is this machine that says so.
-pub fn layer(peer: IpAddr, headers: &HeaderMap) -> Layer {
+/// The layer, by the head as it came in. Whatever a client writes into it can only take trust away from it: a tailnet user is believed
+/// only when it is this machine that says so. Loopback is a program of this machine that speaks for itself: not a proxy, whatever it says
+/// of those it speaks for, and not a browser on behalf of somebody else's page, which names that page (`Origin`, `Sec-Fetch-Site`) or, with
+/// a name that was pointed here, a host that is not this machine. Unknown is public.
+pub fn layer(peer: IpAddr, authority: Option<&str>, headers: &HeaderMap) -> Layer {
     if !peer.to_canonical().is_loopback() {
         return Layer::Public;
     }
-    let funnel = headers.get_all(FUNNEL).iter().any(|value| value.as_bytes() == b"?1");
-    if headers.contains_key(CF_RAY) || headers.contains_key(CF_CLIENT) || funnel {
-        return Layer::Public;
+    let (mut handed_on, mut tailnet, mut foreign) = (false, false, false);
+    for (name, value) in headers {
+        match name.as_str() {
+            "cf-ray" | "cf-connecting-ip" => return Layer::Public,
+            "tailscale-funnel-request" if value.as_bytes() == b"?1" => return Layer::Public,
+            "tailscale-user-login" => tailnet = true,
+            "forwarded" | "via" | "x-real-ip" => handed_on = true,
+            "host" | "origin" => foreign |= !value.to_str().is_ok_and(is_this_machine),
+            "sec-fetch-site" => foreign |= value.as_bytes() == b"cross-site",
+            other => handed_on |= other.starts_with("x-forwarded-"),
+        }
     }
-    if headers.contains_key(TAILNET_USER) {
-        return Layer::Tailnet;
+    match () {
+        () if tailnet => Layer::Tailnet,
+        () if handed_on || foreign || authority.is_some_and(|authority| !is_this_machine(authority)) => Layer::Public,
+        () => Layer::Loopback,
     }
-    let forwarded = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED].iter().any(|name| headers.contains_key(name));
-    if forwarded { Layer::Public } else { Layer::Loopback }
+}
+
+/// Whether a host, or the origin of a page, is this machine by a name that nobody can point elsewhere.
+fn is_this_machine(text: &str) -> bool {
+    let host = text.split_once("://").map_or(text, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let local =
+        |name: &str| name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
+    host.is_empty() || local(host) || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The address of the client: Cloudflare's word, then the first of `X-Forwarded-For`, then who is connected. The headers count only when a
@@ -76,7 +94,17 @@ mod tests {
         let far = ["192.0.2.7", "10.0.0.1", "2001:db8::1"];
         let cases: &[(&[(&str, &str)], Layer)] = &[
             (&[], Layer::Loopback),
-            (&[("host", "hub.example.org")], Layer::Loopback),
+            (&[("host", "127.0.0.1:1939")], Layer::Loopback),
+            (&[("host", "localhost"), ("origin", "http://app.localhost:3000")], Layer::Loopback),
+            (&[("host", "[::1]:1939"), ("origin", "http://[::1]:1939")], Layer::Loopback),
+            (&[("host", "hub.example.org")], Layer::Public),
+            (&[("host", "localhost.example.org")], Layer::Public),
+            (&[("host", "127.0.0.1"), ("origin", "https://evil.example")], Layer::Public),
+            (&[("host", "127.0.0.1"), ("origin", "null")], Layer::Public),
+            (&[("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")], Layer::Public),
+            (&[("via", "1.1 proxy")], Layer::Public),
+            (&[("x-real-ip", "192.0.2.1")], Layer::Public),
+            (&[("x-forwarded-proto", "https")], Layer::Public),
             (&[("x-forwarded-for", "127.0.0.1")], Layer::Public),
             (&[("x-forwarded-host", "localhost")], Layer::Public),
             (&[("forwarded", "for=127.0.0.1")], Layer::Public),
@@ -91,12 +119,20 @@ mod tests {
         for (pairs, wanted) in cases {
             let headers = headers(pairs);
             for peer in near {
-                assert_eq!(layer(peer.parse().expect("an address"), &headers), *wanted, "{peer} {pairs:?}");
+                assert_eq!(layer(peer.parse().expect("an address"), None, &headers), *wanted, "{peer} {pairs:?}");
             }
             for peer in far {
-                assert_eq!(layer(peer.parse().expect("an address"), &headers), Layer::Public, "{peer} {pairs:?}");
+                assert_eq!(layer(peer.parse().expect("an address"), None, &headers), Layer::Public, "{peer} {pairs:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_was_pointed_here_is_not_this_machine() {
+        let near: IpAddr = "127.0.0.1".parse().expect("an address");
+        assert_eq!(layer(near, Some("evil.example"), &headers(&[])), Layer::Public);
+        assert_eq!(layer(near, Some("127.0.0.1@evil.example"), &headers(&[])), Layer::Public);
+        assert_eq!(layer(near, Some("localhost:1939"), &headers(&[])), Layer::Loopback);
     }
 
     #[test]
