@@ -11,7 +11,7 @@ use super::keys::{self, KeyError, SigningKey};
 use super::scope::{self, Rule, Scope, Verb};
 use super::{Authority, Denied};
 use crate::model::time::Timestamp;
-use crate::ports::tokens::{StoreFault, Via};
+use crate::ports::tokens::{Bound, StoreFault, Via};
 
 /// The client that tokens are made for when nobody names one.
 pub const CLIENT: &str = "parachute-hub";
@@ -24,6 +24,9 @@ const MOST_SCOPES: usize = 32;
 /// Of a subject, a client, an audience.
 const MOST_NAME_BYTES: usize = 256;
 const MOST_PERMISSIONS_BYTES: usize = 4 << 10;
+/// Tokens of one subject and client, of who does not govern the machine: they cannot use up the room of all others. A few more when
+/// several are made at the same moment.
+const MOST_OF_ONE: Bound = Bound { live: 1_000, with_revoked: 10_000 };
 /// So often a token is made anew when its key was replaced meanwhile.
 const ATTEMPTS: usize = 3;
 
@@ -82,6 +85,12 @@ pub enum MintError {
     InvalidScope(String),
     #[error("{0}")]
     InsufficientScope(String),
+    #[error(
+        "'{0}' has {live} live tokens already, or {all} with those that are revoked and have not expired; revoke some, or wait until some expire",
+        live = MOST_OF_ONE.live,
+        all = MOST_OF_ONE.with_revoked
+    )]
+    TooMany(String),
     /// It cannot be made now.
     #[error("{0}")]
     Unavailable(String),
@@ -94,6 +103,7 @@ impl MintError {
             Self::InvalidRequest(_) => "invalid_request",
             Self::InvalidScope(_) => "invalid_scope",
             Self::InsufficientScope(_) => "insufficient_scope",
+            Self::TooMany(_) => "too_many_tokens",
             Self::Unavailable(_) => "db_unavailable",
         }
     }
@@ -156,6 +166,9 @@ impl Authority {
         }
         let permissions =
             scope::permissions(by, request.permissions).map_err(|why| MintError::InsufficientScope(why.to_owned()))?;
+        if !by.is_operator() && self.rows()?.are_more(&by.subject, CLIENT, Via::CliMint, now, MOST_OF_ONE)? {
+            return Err(MintError::TooMany(by.subject.clone()));
+        }
         let pins = if narrow { vaults.into_iter().map(str::to_owned).collect() } else { Vec::new() };
         self.mint_own(
             OwnRequest {

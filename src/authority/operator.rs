@@ -3,7 +3,8 @@
 //! First the row, then the file, then the old one is revoked. Whatever is left of a run that was killed in between are rows without a
 //! file; they are found by their subject, client and origin, and revoked by the next run.
 
-use super::claims::Caller;
+use super::claims::{Caller, Claims};
+use super::keys::claimed;
 use super::mint::{CLIENT, MintError, OwnRequest, USUAL_SECONDS};
 use super::{Authority, Denied};
 use crate::model::time::Timestamp;
@@ -73,17 +74,22 @@ impl Authority {
     /// When the file or the database fails; what was there stays.
     pub fn keep_operator_token(&self, file: &dyn SecretFile, now: Timestamp) -> Result<Kept, Unkept> {
         let failed = |error: std::io::Error| Unkept::File(error.to_string());
+        // Two at once would each revoke the other's token.
+        let _turn = file.turn().map_err(failed)?;
         let mode_was = file.close_to_others().map_err(failed)?;
         let mut set = USUAL_SET;
         let why = match file.read().map_err(failed)? {
             None => "there was none".to_owned(),
             Some(token) => match self.verify(token.reveal(), now) {
                 Err(Denied::Unavailable(why)) => return Err(Unkept::Unknown(why)),
-                Err(denied) => denied.to_string(),
+                Err(denied) => {
+                    // Who was given less than everything is not given more by its end. The claim can only make it less.
+                    set = claimed(token.reveal()).and_then(|claims| set_of(&claims)).unwrap_or(USUAL_SET);
+                    denied.to_string()
+                }
                 Ok(caller) => match own_set(&caller) {
                     None => "the one in the file is not an operator's".to_owned(),
                     Some(of) if caller.expires.0 - now.0 < RENEW => {
-                        // Who was given less than everything is not given more by the passing of time.
                         set = of;
                         format!("it ends at {}", caller.expires)
                     }
@@ -127,6 +133,12 @@ fn own_set(caller: &Caller) -> Option<&'static str> {
     let (name, scopes) = SETS.iter().find(|(name, _)| Some(*name) == caller.scope_set.as_deref())?;
     let whole = caller.scopes.iter().map(String::as_str).eq(sorted(scopes));
     (whole && caller.audience == OPERATOR && caller.subject == OPERATOR).then_some(*name)
+}
+
+/// The set that a token claims to have, if it claims to be an operator's.
+fn set_of(claims: &Claims) -> Option<&'static str> {
+    let (name, _) = SETS.iter().find(|(name, _)| Some(*name) == claims.pa_scope_set.as_deref())?;
+    (claims.aud == OPERATOR && claims.sub == OPERATOR).then_some(*name)
 }
 
 fn sorted<'a>(scopes: &[&'a str]) -> Vec<&'a str> {

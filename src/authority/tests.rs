@@ -322,7 +322,7 @@ fn the_operator_token_is_kept_good_and_only_one_is() {
     assert_eq!(live(after(86 * DAY)).len(), 1);
 
     // A file that cannot be written: no token stays behind.
-    let nowhere = OwnFile::new(dir.path().join("nowhere/operator.token"));
+    let nowhere = OwnFile::new(dir.path().join("nowhere/deeper/operator.token"));
     authority.keep_operator_token(&nowhere, after(86 * DAY)).expect_err("no folder");
     assert_eq!(live(after(86 * DAY)).len(), 1);
 }
@@ -370,4 +370,105 @@ fn without_a_database_nothing_is_accepted() {
         base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, r#"{"alg":"RS256","kid":"k"}"#);
     assert!(matches!(authority.verify(&format!("{header}.e30.AAAA"), NOW), Err(Denied::Unavailable(_))));
     assert_eq!(authority.mint_own(own("a:b", 60), NOW).expect_err("no").code(), "db_unavailable");
+}
+
+#[test]
+fn a_narrow_operator_token_stays_narrow_whatever_ends_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let authority = authority(dir.path());
+    let file = OwnFile::new(dir.path().join("operator.token"));
+    let narrow = |now| {
+        let request = OwnRequest {
+            subject: operator::OPERATOR.to_owned(),
+            audience: Some(operator::OPERATOR.to_owned()),
+            scope_set: Some("auth".to_owned()),
+            via: Via::OperatorMint,
+            ..own("parachute:host:auth", 86_400)
+        };
+        let token = authority.mint_own(request, now).expect("minted");
+        file.write(token.token()).expect("written");
+        token
+    };
+    let renewed = |now| {
+        assert!(authority.keep_operator_token(&file, now).expect("kept").renewed.is_some());
+        let token = file.read().expect("read").expect("a token");
+        authority.verify(token.reveal(), now).expect("accepted").scope_set
+    };
+    let auth = Some("auth".to_owned());
+    narrow(NOW);
+    assert_eq!(renewed(after(2 * DAY)), auth, "expired");
+    let token = narrow(after(3 * DAY));
+    authority.revoke(token.jti(), None, after(3 * DAY)).expect("revoked");
+    assert_eq!(renewed(after(3 * DAY)), auth, "revoked");
+    narrow(after(4 * DAY));
+    authority.set_origins("https://new.example.org", &[]);
+    assert_eq!(renewed(after(4 * DAY)), auth, "of an old issuer");
+    narrow(after(5 * DAY));
+    authority.rotate(true, after(5 * DAY)).expect("rotated");
+    assert_eq!(renewed(after(5 * DAY)), auth, "of a dropped key");
+    file.write(&crate::model::secret::Secret::new("somebody's".to_owned())).expect("written");
+    assert_eq!(renewed(after(6 * DAY)), Some("admin".to_owned()), "never ours");
+}
+
+#[test]
+fn two_who_renew_the_operator_token_at_once_leave_a_good_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    drop(authority(dir.path()).jwks(NOW).expect("a key"));
+    let file = || OwnFile::new(dir.path().join("operator.token"));
+    for round in 0..10 {
+        // Each round all of them find a token that ends soon.
+        let now = after(round * 85 * DAY);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| authority(dir.path()).keep_operator_token(&file(), now).expect("kept"));
+            }
+        });
+        let judge = authority(dir.path());
+        let token = file().read().expect("read").expect("a token");
+        judge.verify(token.reveal(), now).expect("the one in the file is good");
+        let live = judge.counts(now).expect("counted").into_iter().filter(|(_, revoked, _)| !revoked);
+        assert_eq!(live.map(|(_, _, count)| count).sum::<u64>(), 1, "and it is the only one");
+    }
+}
+
+#[test]
+fn one_subject_cannot_use_up_the_room_of_all() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let authority = authority(dir.path());
+    let greedy = caller(&["vault:lab:admin"]);
+    drop(mint(&authority, &greedy, "vault:lab:read").expect("the first"));
+    let fill = |sql: &str, count: i64| {
+        let own = rusqlite::Connection::open(dir.path().join("hub.db")).expect("opened");
+        own.execute(
+            &format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) {sql}"),
+            [],
+        )
+        .expect("filled");
+    };
+    let row = |prefix: &str, subject: &str, revoked: &str| {
+        format!(
+            "INSERT INTO tokens SELECT '{prefix}' || i, {subject}, client_id, audience, scopes, vault_scope, permissions, created_via, kid,
+                created_at, expires_at, {revoked} FROM n, (SELECT * FROM tokens ORDER BY jti LIMIT 1)"
+        )
+    };
+    fill(&row("a", "subject", "NULL"), 999);
+    let refused = mint(&authority, &greedy, "vault:lab:read").expect_err("too many");
+    assert_eq!(refused.code(), "too_many_tokens");
+    // Others are not touched, nor whoever governs the machine; what is revoked makes room.
+    let other = Caller { subject: "other".to_owned(), ..greedy.clone() };
+    mint(&authority, &other, "vault:lab:read").expect("another subject");
+    mint(&authority, &caller(&[scope::HOST_AUTH]), "vault:lab:read").expect("the owner");
+    authority.revoke("a7", None, NOW).expect("revoked");
+    authority.revoke("a8", None, NOW).expect("revoked");
+    mint(&authority, &greedy, "vault:lab:read").expect("room again");
+
+    // All the room is used up; the operator token is made all the same.
+    fill(&row("b", "'s' || i", "NULL"), 100_000);
+    let owner = caller(&[scope::HOST_AUTH]);
+    assert_eq!(mint(&authority, &owner, "a:b").expect_err("full").code(), "db_unavailable");
+    let file = OwnFile::new(dir.path().join("operator.token"));
+    authority.keep_operator_token(&file, NOW).expect("kept");
+    let own = rusqlite::Connection::open(dir.path().join("hub.db")).expect("opened");
+    own.execute("UPDATE tokens SET revoked_at = 1 WHERE jti LIKE 'b%'", []).expect("revoked");
+    mint(&authority, &owner, "a:b").expect("revoked ones do not count");
 }

@@ -21,7 +21,7 @@ use crate::model::id::{Name, ResourceId};
 use crate::model::output::{Description, Line, ProblemLine, ResourceLine, Summary};
 use crate::model::overriding::OverrideRequest;
 use crate::model::time::Timestamp;
-use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RevokedLine, RotatedLine, TokenLine};
+use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RestoredLine, RevokedLine, RotatedLine, TokenLine};
 use crate::model::unit::Millis;
 
 /// An answer that may take a moment. Not `Send`: the engine lives on one thread.
@@ -258,6 +258,8 @@ pub trait Tokens {
     fn rotate(&self, compromised: bool) -> Result<RotatedLine, Failure>;
     /// Makes a new database when the one there was is gone or damaged.
     fn reset(&self) -> Result<ResetLine, Failure>;
+    /// Puts a backup in the place of the database, once it was read whole.
+    fn restore(&self, file: &Path) -> Result<RestoredLine, Failure>;
     /// The public keys, as JSON Web Key Set.
     fn jwks(&self) -> Result<serde_json::Value, Failure>;
     /// Sorted by subject and client.

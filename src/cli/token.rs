@@ -1,6 +1,7 @@
 //! `token`: tokens are made, listed and revoked, and the key that signs them is replaced.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
@@ -43,6 +44,8 @@ pub enum TokenVerb {
     Rotate(TokenRotate),
     /// Make a new database of keys and tokens, when the old one is gone or damaged
     Reset(TokenReset),
+    /// Put a backup in the place of the database of keys and tokens
+    Restore(TokenRestore),
     /// Print the public keys, as the hub serves them
     Jwks(TokenJwks),
 }
@@ -149,9 +152,25 @@ pub struct TokenRotate {
 Examples:
   trueup token reset
 
-A backup of hub.db is the better way: with it every token lives on. Without one, every token is dead, and
+A backup of hub.db is the better way (trueup token restore): with it every token lives on. Without one, every token is dead, and
 what was granted is forgotten. A database that is whole is left alone.")]
 pub struct TokenReset {}
+
+/// Arguments of `token restore`.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  sqlite3 .trueup/hub.db '.backup hub-backup.db'     makes a backup, while the daemon runs
+  trueup token restore hub-backup.db
+
+The backup is read whole before anything is changed. What was there is kept beside it. A daemon that runs
+notices; one that ended because the database was lost has to be started again. To copy a file over hub.db
+instead is not safe: the journal of the old database may be left, and would damage the new one.")]
+pub struct TokenRestore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
 
 /// Arguments of `token jwks`.
 #[derive(Args, Debug)]
@@ -187,6 +206,10 @@ pub fn run(verb: TokenVerb, tokens: &dyn Tokens, now: Timestamp, screen: &mut Sc
         }
         TokenVerb::Reset(_) => {
             say(screen, TokenOutput::Reset(tokens.reset()?), now);
+            Ok(Exit::Done)
+        }
+        TokenVerb::Restore(args) => {
+            say(screen, TokenOutput::Restored(tokens.restore(&args.file)?), now);
             Ok(Exit::Done)
         }
         TokenVerb::Jwks(_) => {

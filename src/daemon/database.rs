@@ -36,7 +36,7 @@ pub(super) fn open(state: &Path, known: bool) -> Result<HubDb, String> {
     let path = state.join(DATABASE);
     HubDb::open(&path, !known).map_err(|unwell| match unwell {
         Unwell::Lost(Lost::Gone) if known => format!(
-            "{} is gone, and every key and token with it: put it back from a backup, or make a new one with `trueup token reset`",
+            "{} is gone, and every key and token with it: put it back from a backup with `trueup token restore FILE`, or make a new one with `trueup token reset`",
             path.display()
         ),
         unwell => unwell.to_string(),

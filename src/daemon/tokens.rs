@@ -10,6 +10,7 @@ use super::database::{self, DATABASE};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::hubdb::HubDb;
 use crate::adapters::hubdb::file::OwnFile;
+use crate::adapters::hubdb::restore::restore;
 use crate::authority::grants::Ungranted;
 use crate::authority::lines::{grant_line, minted_line, token_line};
 use crate::authority::operator::{FILE, OPERATOR};
@@ -22,7 +23,7 @@ use crate::kinds::path::tidy;
 use crate::model::exit::Exit;
 use crate::model::id::KindName;
 use crate::model::time::Timestamp;
-use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RevokedLine, RotatedLine, TokenLine};
+use crate::model::token_output::{GrantLine, MintedLine, ResetLine, RestoredLine, RevokedLine, RotatedLine, TokenLine};
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::Store;
@@ -211,6 +212,24 @@ impl Tokens for Local {
         let kid = authority.jwks(now()).map_err(unminted)?.keys.into_iter().next().map(|key| key.kid);
         let reissued = operator_anew(&authority, &home)?;
         Ok(ResetLine { database: path, moved_to: aside, kid: kid.unwrap_or_default(), reissued })
+    }
+
+    fn restore(&self, file: &Path) -> Result<RestoredLine, Failure> {
+        let path = self.state.join(DATABASE);
+        let moved_to = restore(file, &path, now()).map_err(|unwell| {
+            Failure::new(Exit::Refused, format!("{} is not put in place: {unwell}", file.display()))
+                .hint("nothing was changed")
+        })?;
+        // The operator token may be younger than the backup.
+        let reissued = match accepted(&self.state, &*read_ledger(&self.state)?) {
+            Ok(_) => {
+                let (authority, home) = self.open()?;
+                operator_anew(authority, home)?
+            }
+            // The ledger is lost too; a daemon sees to it.
+            Err(_) => Vec::new(),
+        };
+        Ok(RestoredLine { database: path, from: file.to_owned(), moved_to, reissued })
     }
 
     fn jwks(&self) -> Result<serde_json::Value, Failure> {

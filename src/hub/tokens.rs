@@ -50,13 +50,14 @@ pub(super) async fn keep(site: Site, file: OperatorFile) {
             }
         }
         let (home, origin) = (wish.home.clone(), wish.origin.clone());
-        // Both arms are cancel-safe.
+        // All arms are cancel-safe.
         tokio::select! {
             changed = wishes.wait_for(|now| now.home != home || now.origin != origin || now.listen.is_some() != wish.listen.is_some()) => {
                 if changed.is_err() {
                     return;
                 }
             }
+            () = site.vital.opened_anew() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

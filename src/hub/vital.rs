@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::state::State;
@@ -39,13 +40,15 @@ pub struct Vital {
     parts: Arc<Parts>,
     authority: Arc<Authority>,
     state: Arc<State>,
+    /// Told when the database was opened anew: it may be another one, which does not know the operator token.
+    anew: Arc<Notify>,
     /// One look at a time: two must not open a database twice.
     looking: Arc<Mutex<()>>,
 }
 
 impl Vital {
     pub(super) fn new(parts: Parts, authority: Arc<Authority>, state: Arc<State>) -> Self {
-        Self { parts: Arc::new(parts), authority, state, looking: Arc::default() }
+        Self { parts: Arc::new(parts), authority, state, anew: Arc::default(), looking: Arc::default() }
     }
 
     /// Opens the database when it is not open, and looks whether everything is well. Blocks for a moment.
@@ -93,6 +96,7 @@ impl Vital {
         match store.reopen().and_then(|()| store.check()) {
             Ok(()) => {
                 tracing::warn!(%unwell, "opened anew, and it is well");
+                self.anew.notify_one();
                 Ok(())
             }
             Err(error) => Err(self.lost(word, &format!("cannot be used ({unwell}; opened anew: {error})"))),
@@ -101,11 +105,16 @@ impl Vital {
 
     fn lost(&self, word: &'static str, why: &str) -> (&'static str, String) {
         let why = format!(
-            "{} {why}: put it back from a backup, or make a new one with `trueup token reset`",
+            "{} {why}: put it back from a backup with `trueup token restore FILE`, or make a new one with `trueup token reset`",
             self.parts.database
         );
         (self.parts.alarm)(why.clone());
         (word, why)
+    }
+
+    /// Waits until the database is opened anew. Cancel-safe; what happened since the last call counts.
+    pub(super) async fn opened_anew(&self) {
+        self.anew.notified().await;
     }
 
     /// Looks again and again. Never ends.

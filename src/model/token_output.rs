@@ -18,6 +18,7 @@ pub enum TokenOutput {
     Revoked(RevokedLine),
     Rotated(RotatedLine),
     Reset(ResetLine),
+    Restored(RestoredLine),
     Grant(GrantLine),
     GrantRevoked(GrantRevokedLine),
 }
@@ -92,6 +93,17 @@ pub struct ResetLine {
     /// The key that signs from now on.
     pub kid: String,
     /// What was made anew. All other tokens are dead, and nobody knows which there were.
+    pub reissued: Vec<String>,
+}
+
+/// A backup that was put in the place of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredLine {
+    pub database: PathBuf,
+    pub from: PathBuf,
+    /// Where the old database is, if there was one.
+    pub moved_to: Option<PathBuf>,
+    /// What was made anew because the backup does not know it.
     pub reissued: Vec<String>,
 }
 

@@ -181,6 +181,14 @@ pub struct After {
     pub jti: String,
 }
 
+/// How many tokens somebody may have that have not expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Not revoked.
+    pub live: u32,
+    pub with_revoked: u32,
+}
+
 /// What is known of a token that is to be verified, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -227,7 +235,9 @@ pub trait TokenStore: Send + Sync {
     /// signed; with `drop_old` it is deleted instead, at once.
     fn rotate(&self, new: &KeyRow, drop_old: bool, least: Timestamp, now: Timestamp) -> Result<Rotated, StoreFault>;
 
-    /// Writes the row of a token that is about to be handed out.
+    /// Whether a subject and client have reached this bound with the tokens that came to be in this way.
+    fn are_more(&self, subject: &str, client: &str, via: Via, now: Timestamp, than: Bound) -> Result<bool, StoreFault>;
+    /// Writes the row of a token that is about to be handed out. There is always room for an operator token.
     fn register(&self, row: &TokenRow) -> Result<Registration, StoreFault>;
     /// What verification must know, from the newest state of the store.
     fn known(&self, kid: &str, jti: &str, now: Timestamp) -> Result<Known, StoreFault>;
@@ -266,8 +276,16 @@ pub trait TokenStore: Send + Sync {
     fn strip_vault(&self, vault: &str, names: &dyn Fn(&str) -> bool, at: Timestamp) -> Result<Stripped, StoreFault>;
 }
 
+/// Let go, others may have their turn.
+pub trait Turn {}
+
 /// A file for one secret, for its owner alone.
 pub trait SecretFile {
+    /// Nobody else has the turn before the answer is dropped; they wait for it for some seconds.
+    ///
+    /// # Errors
+    /// When others have it for too long, or it cannot be asked for.
+    fn turn(&self) -> io::Result<Box<dyn Turn>>;
     /// `None` when it is not there.
     ///
     /// # Errors

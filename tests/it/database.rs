@@ -97,7 +97,8 @@ fn a_deleted_database_ends_the_daemon_and_is_not_made_anew() {
     let (hub, daemon) = hub();
     fs::remove_file(hub.database()).expect("removed");
     hub.ends(daemon, "is gone");
-    assert!(!hub.database().exists());
+    let left = names(&hub.stage.path(".trueup"));
+    assert!(!left.iter().any(|name| ["hub.db", "hub.db-wal", "hub.db-shm"].contains(&name.as_str())), "{left:?}");
     // The next one serves what it can, and makes none either.
     let _daemon = hub.stage.daemon();
     wait_until("the loss to be said", || {
@@ -197,6 +198,58 @@ fn damage_that_only_some_calls_meet_ends_the_daemon_and_can_be_reset() {
     assert_eq!(reset.typed("reset").len(), 1, "{}", reset.out);
     let listed = hub.stage.run(&["token", "list"]).code(0);
     assert!(!listed.out.contains("cli_mint"), "{}", listed.out);
+}
+
+#[test]
+fn a_backup_is_put_back_beside_a_daemon_and_after_a_kill() {
+    let (hub, mut daemon) = hub();
+    let id = |reply: &Reply| reply.json()["jti"].as_str().expect("an id").to_owned();
+    let kept = id(&hub.mint());
+    let backup = hub.stage.path("backup.db");
+    let own = Connection::open(hub.database()).expect("opens");
+    own.execute("VACUUM INTO ?1", [backup.to_str().expect("text")]).expect("a backup");
+    drop(own);
+    let lost = id(&hub.mint());
+    let bad = hub.stage.path("bad.db");
+    fs::write(&bad, &fs::read(&backup).expect("it")[..8_192]).expect("cut");
+    let refused = hub.stage.run(&["token", "restore", "bad.db"]).code(4);
+    assert!(refused.err.contains("bad.db") && refused.err.contains("nothing was changed"), "{}", refused.err);
+    let restored = hub.stage.run(&["token", "restore", "backup.db", "-o", "json"]).code(0).typed("restored");
+    assert!(restored[0]["moved_to"].as_str().is_some_and(|path| fs::exists(path).expect("asked")), "{restored:?}");
+    wait_until("health", || hub.health() == Some((200, json!("ok"))));
+    let next = id(&hub.mint());
+    let listed = hub.stage.run(&["token", "list", "-o", "json"]).code(0).out;
+    assert!(listed.contains(&kept) && listed.contains(&next) && !listed.contains(&lost), "{listed}");
+
+    daemon.0.kill().expect("killed");
+    daemon.0.wait().expect("ended");
+    hub.stage.run(&["token", "restore", "backup.db"]).code(0);
+    let _daemon = hub.stage.daemon();
+    wait_until("the hub", || hub.try_mint() == Some(200));
+    let listed = hub.stage.run(&["token", "list", "-o", "json"]).code(0).out;
+    assert!(listed.contains(&kept) && !listed.contains(&next), "{listed}");
+    let check = Connection::open(hub.database()).expect("opens");
+    let verdict: String = check.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+    assert_eq!(verdict, "ok");
+    hub.modules_run_on();
+}
+
+#[test]
+fn a_database_that_does_not_know_the_operator_token_gets_a_new_one_at_once() {
+    let (hub, mut daemon) = hub();
+    hub.settle();
+    let other = hub.stage.path("other.db");
+    fs::copy(hub.database(), &other).expect("copied");
+    Connection::open(&other).expect("opens").execute("DELETE FROM tokens", []).expect("forgotten");
+    fs::rename(&other, hub.database()).expect("replaced");
+    wait_until("health", || hub.health() == Some((200, json!("ok"))));
+    let path = hub.stage.path(".trueup/home/operator.token");
+    // Without being woken it would take a minute, which is longer than is waited for here.
+    wait_until("a new token", || fs::read_to_string(&path).is_ok_and(|token| token.trim() != hub.operator));
+    let operator = fs::read_to_string(&path).expect("a token");
+    let reply = post(hub.port, "/api/auth/mint-token", operator.trim(), &json!({ "scope": "agent:send" }));
+    assert_eq!(reply.expect("an answer").status, 200);
+    assert!(daemon.0.try_wait().expect("a status").is_none(), "{}", hub.stage.daemon_output());
 }
 
 /// A daemon in namespaces of its own, where the script may mount. `None` where the machine does not allow that.

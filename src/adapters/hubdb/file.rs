@@ -1,15 +1,19 @@
 //! A file that holds one secret, for its owner alone, and is replaced in one move.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::model::secret::Secret;
-use crate::ports::tokens::SecretFile;
+use crate::ports::tokens::{SecretFile, Turn};
 
 /// The longest that is read.
 const MOST_BYTES: u64 = 64 << 10;
+/// A turn is looked for so often, with this pause: 5 s in all. One takes some tenths of a second at most.
+const LOOKS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A file at a path. Its folder has to be there.
 #[derive(Debug)]
@@ -23,7 +27,37 @@ impl OwnFile {
     }
 }
 
+/// The lock on the file's folder: the file itself is replaced meanwhile.
+struct Locked {
+    _folder: File,
+}
+
+impl Turn for Locked {}
+
 impl SecretFile for OwnFile {
+    fn turn(&self) -> io::Result<Box<dyn Turn>> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Made when it is the only one that is missing: what it stands in may have been removed with everything else.
+        let made = DirBuilder::new().mode(0o700).create(folder);
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let folder = File::open(folder)?;
+        for _ in 0..LOOKS {
+            match folder.try_lock() {
+                Ok(()) => return Ok(Box::new(Locked { _folder: folder })),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+                // A file system without locks: the turn is only for the rare case of two at once.
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                    return Ok(Box::new(Locked { _folder: folder }));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Err(io::Error::new(ErrorKind::WouldBlock, "another process is replacing it"))
+    }
+
     fn read(&self) -> io::Result<Option<Secret>> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -9,6 +9,8 @@ mod grants;
 mod keys;
 /// Opening, the connections, and whether the file is still there.
 mod open;
+/// Putting a backup in its place.
+pub mod restore;
 /// The tables.
 mod schema;
 #[cfg(test)]
@@ -25,8 +27,8 @@ use rusqlite::{Connection, Error, ErrorCode, OptionalExtension, Params, Row, ffi
 use crate::adapters::sqlite::open::explain;
 use crate::model::time::Timestamp;
 use crate::ports::tokens::{
-    After, FaultClass, GrantRow, KeyRow, Known, Registration, Rotated, StoreFault, Stripped, TokenFilter, TokenRow,
-    TokenStore, Unwell, Via,
+    After, Bound, FaultClass, GrantRow, KeyRow, Known, Registration, Rotated, StoreFault, Stripped, TokenFilter,
+    TokenRow, TokenStore, Unwell, Via,
 };
 
 /// An open database. Any number of processes may have it open.
@@ -70,6 +72,9 @@ impl TokenStore for HubDb {
     }
     fn register(&self, row: &TokenRow) -> Result<Registration, StoreFault> {
         self.write(|tx| tokens::register(tx, row))
+    }
+    fn are_more(&self, subject: &str, client: &str, via: Via, now: Timestamp, than: Bound) -> Result<bool, StoreFault> {
+        self.read(|on| tokens::are_more(on, subject, client, via, now, than))
     }
     fn known(&self, kid: &str, jti: &str, now: Timestamp) -> Result<Known, StoreFault> {
         self.read(|on| tokens::known(on, kid, jti, now))

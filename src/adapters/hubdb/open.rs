@@ -3,10 +3,10 @@
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
@@ -111,27 +111,29 @@ impl HubDb {
         self.mend(&self.now_open())
     }
 
-    /// The journal beside a file that was replaced belongs to the one that is gone, and SQLite would take it for one of the new file. One
-    /// that was replaced along with it is not ours, and stays.
+    /// The journal beside a file that was replaced, or went away, belongs to that one, and SQLite would take it for one of the file that
+    /// comes in its place. One that was replaced along with it is not ours, and stays.
     fn forget_journal(&self) {
         let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
         let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
         let ours: Vec<_> = entries.filter_map(|entry| identity(&entry.path())).collect();
-        for suffix in ["-wal", "-shm"] {
-            let mut beside = self.path.clone().into_os_string();
-            beside.push(suffix);
-            let beside = Path::new(&beside);
-            if identity(beside).is_some_and(|there| ours.contains(&there)) {
-                // If it stays, the file that is opened next is checked all the same.
-                let _ = fs::remove_file(beside);
-            }
-        }
+        set_aside(&self.path, |journal| identity(journal).is_some_and(|there| ours.contains(&there)));
+    }
+
+    /// Whoever only moved the file away, and moves it back, is to lose nothing by it.
+    fn bring_together(&self) {
+        let open = self.now_open();
+        let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // What cannot be brought into the file is kept beside it.
+        let _ = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
     pub(super) fn look(&self) -> Result<(), Unwell> {
         let open = self.now_open();
         match fs::metadata(&self.path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                self.bring_together();
+                self.forget_journal();
                 return Err(Lost::Gone.into());
             }
             // It cannot be asked now. Whether the file can be read shows below.
@@ -207,6 +209,7 @@ fn private(path: &Path, make: bool) -> Result<Option<u32>, Unwell> {
     let found = match fs::metadata(path) {
         Ok(found) => found,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) && !make => {
+            set_aside(path, |_| true);
             return Err(Lost::Gone.into());
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -217,8 +220,7 @@ fn private(path: &Path, make: bool) -> Result<Option<u32>, Unwell> {
     let open_to_others = |mode: u32| mode & 0o077 != 0;
     // SQLite gives its files beside the database the mode that the database has when it makes them.
     for suffix in ["-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
+        let name = beside(path, suffix);
         if fs::metadata(&name).is_ok_and(|found| open_to_others(found.mode())) {
             fs::set_permissions(&name, Permissions::from_mode(0o600)).map_err(cannot)?;
         }
@@ -232,7 +234,30 @@ fn private(path: &Path, make: bool) -> Result<Option<u32>, Unwell> {
     Ok(Some(mode))
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreFault> {
+/// The file of this name and ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Takes the journals of a database that is not there any more out of the way: `hub.db-wal` becomes `hub.db.lost-1800000000000-wal`, by
+/// the time when it was written last.
+fn set_aside(path: &Path, which: impl Fn(&Path) -> bool) {
+    let journals = ["-wal", "-shm"].map(|suffix| (beside(path, suffix), suffix));
+    for (journal, suffix) in journals.iter().filter(|(journal, _)| which(journal)) {
+        let Ok(found) = fs::metadata(journal) else { continue };
+        let changed = found.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        // If it stays, the file that is opened next is checked all the same.
+        let _ = match *suffix == "-wal" && found.len() > 0 {
+            true => fs::rename(journal, beside(path, &format!(".lost-{}{suffix}", changed.as_millis()))),
+            // Nothing is in it that cannot be made again.
+            false => fs::remove_file(journal),
+        };
+    }
+}
+
+pub(super) fn connect(path: &Path) -> Result<Connection, StoreFault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
     let set_up = || {

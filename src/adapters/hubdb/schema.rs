@@ -5,7 +5,7 @@
 /// The schema changes, oldest first.
 ///
 /// Times are milliseconds. Scopes and pins are lists with one space between, as in the claims. `book` has one row: how many tokens there
-/// are, counted by triggers, so that nobody has to count them to keep a bound; and `clock`, the newest wall time that is believed.
+/// are and how many of them are revoked, counted by triggers, so that nobody has to count them to keep a bound; and `clock`, the newest wall time that is believed.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE signing_keys (
@@ -66,6 +66,17 @@ pub(super) const MIGRATIONS: &[&str] = &[
     UPDATE book SET clock = (SELECT max(created_at) FROM
         (SELECT created_at FROM tokens UNION ALL SELECT created_at FROM signing_keys));
 ",
+    "
+    ALTER TABLE book ADD COLUMN revoked INTEGER NOT NULL DEFAULT 0;
+    UPDATE book SET revoked = (SELECT count(*) FROM tokens WHERE revoked_at IS NOT NULL);
+    CREATE TRIGGER token_revoked AFTER UPDATE OF revoked_at ON tokens
+        WHEN OLD.revoked_at IS NULL AND NEW.revoked_at IS NOT NULL BEGIN
+        UPDATE book SET revoked = revoked + 1;
+    END;
+    CREATE TRIGGER revoked_removed AFTER DELETE ON tokens WHEN OLD.revoked_at IS NOT NULL BEGIN
+        UPDATE book SET revoked = revoked - 1;
+    END;
+",
 ];
 
 #[cfg(test)]
@@ -74,7 +85,8 @@ mod tests {
     use crate::model::digest::Digest;
 
     /// One line per released entry. A line never changes; a new entry appends one.
-    const RELEASED: [&str; 2] = ["50814305f35b8d3fa0dff3518b183c63", "0c6ac4dba3c241dbf357a0c2c5c6cd52"];
+    const RELEASED: [&str; 3] =
+        ["50814305f35b8d3fa0dff3518b183c63", "0c6ac4dba3c241dbf357a0c2c5c6cd52", "6cc29fdde86271cdaf3524162a60fcb1"];
 
     #[test]
     fn released_entries_never_change() {

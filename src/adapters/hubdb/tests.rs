@@ -141,6 +141,78 @@ fn damage_in_the_middle_shows_after_the_first_call_that_meets_it() {
 }
 
 #[test]
+fn the_journal_of_a_database_that_went_away_is_not_played_into_the_next_one() {
+    let (dir, path, db) = made();
+    let settle = || {
+        let own = rusqlite::Connection::open(&path).expect("opened");
+        own.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("settled");
+    };
+    settle();
+    let backup = dir.path().join("backup.db");
+    fs::copy(&path, &backup).expect("copied");
+    db.register(&token("young", "k1")).expect("written");
+    let aside = dir.path().join("aside.db");
+    fs::rename(&path, &aside).expect("moved away");
+    assert_eq!(db.check(), Err(Unwell::Lost(Lost::Gone)));
+    assert!(!path.with_file_name("hub.db-wal").exists() && !path.with_file_name("hub.db-shm").exists());
+    drop(db);
+    // Moved back, nothing is lost.
+    fs::rename(&aside, &path).expect("moved back");
+    let db = HubDb::open(&path, false).expect("opened");
+    assert!(db.find("young").expect("read").is_some());
+    // As after a kill: the file is gone, and its journal is there.
+    db.register(&token("younger", "k1")).expect("written");
+    let journal = fs::read(path.with_file_name("hub.db-wal")).expect("a journal");
+    drop(db);
+    fs::remove_file(&path).expect("gone");
+    fs::write(path.with_file_name("hub.db-wal"), journal).expect("left");
+    assert_eq!(HubDb::open(&path, false).expect_err("gone"), Unwell::Lost(Lost::Gone));
+    fs::copy(&backup, &path).expect("put back");
+    let db = HubDb::open(&path, false).expect("opened");
+    db.check_whole().expect("whole");
+    assert!(db.find("younger").expect("read").is_none());
+}
+
+#[test]
+fn a_backup_takes_the_place_of_the_database_with_its_journals() {
+    let (dir, path, db) = made();
+    db.register(&token("old", "k1")).expect("written");
+    let backup = dir.path().join("backup.db");
+    let own = rusqlite::Connection::open(&path).expect("opened");
+    own.execute("VACUUM INTO ?1", [backup.to_str().expect("text")]).expect("a backup");
+    drop(own);
+    db.register(&token("young", "k1")).expect("written");
+    // What is no good is not put in place, and leaves nothing behind.
+    let bad = dir.path().join("bad.db");
+    let mut bytes = fs::read(&backup).expect("it");
+    let length = bytes.len();
+    bytes[length / 2..].fill(0xa5);
+    fs::write(&bad, bytes).expect("damaged");
+    let text = dir.path().join("text.db");
+    fs::write(&text, "no database, and longer than the header of one ".repeat(40)).expect("written");
+    let foreign = dir.path().join("foreign.db");
+    rusqlite::Connection::open(&foreign).expect("made").execute_batch("CREATE TABLE t (x)").expect("a table");
+    let none = dir.path().join("none.db");
+    for wrong in [&bad, &text, &foreign, &none, &path] {
+        let said = restore::restore(wrong, &path, NOW).expect_err("refused").to_string();
+        assert!(!said.contains(".new"), "{said}");
+    }
+    assert!(!path.with_file_name("hub.db.new").exists());
+    db.check().expect("untouched");
+    let aside = restore::restore(&backup, &path, NOW).expect("put in place").expect("the old one");
+    assert_eq!(db.check(), Err(Unwell::Lost(Lost::Replaced)), "whoever had it open notices");
+    db.reopen().expect("the new one");
+    assert!(db.find("old").expect("read").is_some() && db.find("young").expect("read").is_none());
+    db.register(&token("next", "k1")).expect("written");
+    let other = HubDb::open(&path, false).expect("opened");
+    other.check_whole().expect("whole");
+    assert!(other.find("next").expect("read").is_some(), "both use one journal");
+    assert_eq!(mode(&path), 0o600);
+    let old = HubDb::open(&aside, false).expect("opened");
+    assert!(old.find("young").expect("read").is_some(), "nothing is lost");
+}
+
+#[test]
 fn other_peoples_databases_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("hub.db");

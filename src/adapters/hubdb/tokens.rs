@@ -6,13 +6,15 @@ use rusqlite::{Connection, Error, Row, params};
 use super::keys::time;
 use super::{one, rows, run, words};
 use crate::model::time::Timestamp;
-use crate::ports::tokens::{After, Known, Registration, StoreFault, TokenFilter, TokenRow, Via};
+use crate::ports::tokens::{After, Bound, Known, Registration, StoreFault, TokenFilter, TokenRow, Via};
 
 /// As [`token`] reads them.
 pub(super) const COLUMNS: &str = "jti, subject, client_id, audience, scopes, vault_scope, permissions, created_via, kid, created_at, \
                                   expires_at, revoked_at";
 /// More than any machine has; a loop that mints ends here, not at the end of the disk.
 const MOST_TOKENS: i64 = 100_000;
+/// With those that are revoked: they stand in the list of revocations until they end, and so cannot be forgotten before.
+const MOST_ROWS: i64 = 200_000;
 /// So many rows are forgotten at a time: a writer holds the lock for some milliseconds.
 const SWEPT: i64 = 500;
 /// A clock that is further ahead of what is believed, in milliseconds, is not believed: one day.
@@ -56,7 +58,8 @@ pub(super) fn register(tx: &Connection, row: &TokenRow) -> Result<Registration, 
     if active.is_none() {
         return Ok(Registration::KeyRetired);
     }
-    if full(tx)? {
+    // The owner's own is made however many others have made.
+    if row.via != Via::OperatorMint && full(tx)? {
         let forgotten = believed(tx, row.created)? && forget(tx, row.created)? > 0;
         if !forgotten {
             return Ok(Registration::Full);
@@ -81,7 +84,22 @@ pub(super) fn register(tx: &Connection, row: &TokenRow) -> Result<Registration, 
 }
 
 fn full(tx: &Connection) -> Result<bool, StoreFault> {
-    Ok(one(tx, "SELECT tokens FROM book", [], |row| row.get::<_, i64>(0))?.is_some_and(|count| count >= MOST_TOKENS))
+    let sql = "SELECT tokens - revoked >= ?1 OR tokens >= ?2 FROM book";
+    Ok(one(tx, sql, [MOST_TOKENS, MOST_ROWS], |row| row.get(0))?.unwrap_or(false))
+}
+
+pub(super) fn are_more(
+    on: &Connection,
+    subject: &str,
+    client: &str,
+    via: Via,
+    now: Timestamp,
+    than: Bound,
+) -> Result<bool, StoreFault> {
+    let sql = "SELECT count(*) FILTER (WHERE revoked_at IS NULL) >= ?5 OR count(*) >= ?6 FROM tokens
+        WHERE subject = ?1 AND client_id = ?2 AND created_via = ?3 AND expires_at > ?4";
+    let values = params![subject, client, via.as_str(), now.0, than.live, than.with_revoked];
+    Ok(one(on, sql, values, |row| row.get(0))?.unwrap_or(false))
 }
 
 pub(super) fn known(on: &Connection, kid: &str, jti: &str, now: Timestamp) -> Result<Known, StoreFault> {

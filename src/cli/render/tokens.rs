@@ -28,6 +28,14 @@ pub fn text(line: &TokenOutput, now: Timestamp) -> String {
             text.extend(reset.reissued.iter().map(|what| format!("made anew: {what}\n")));
             text + "every other token is dead; whoever uses one needs a new one\n"
         }
+        TokenOutput::Restored(restored) => {
+            let mut text = format!("{} is {} now\n", restored.database.display(), restored.from.display());
+            if let Some(moved) = &restored.moved_to {
+                text.push_str(&format!("the one before is {}\n", moved.display()));
+            }
+            text.extend(restored.reissued.iter().map(|what| format!("made anew: {what}\n")));
+            text + "what was made or revoked since the backup is not known any more\n"
+        }
         TokenOutput::Grant(grant) => {
             let (client, subject) = (printable::line(&grant.client_id), printable::line(&grant.subject));
             format!("{client} may act for {subject}: {}\n", printable::line(&grant.scopes.join(" ")))

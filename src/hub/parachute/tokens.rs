@@ -194,6 +194,7 @@ pub(in crate::hub) fn unmade(why: MintError) -> Refusal {
     let status = match why {
         MintError::InvalidRequest(_) | MintError::InvalidScope(_) => StatusCode::BAD_REQUEST,
         MintError::InsufficientScope(_) => StatusCode::FORBIDDEN,
+        MintError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         MintError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let refusal = Refusal::new(status, why.code(), why.to_string());
