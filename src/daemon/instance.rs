@@ -2,6 +2,7 @@
 //! hub's, and `hub.json` in the state folder, from which commands know how the hub of a running daemon stands.
 
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -58,7 +59,7 @@ impl Note {
 
 /// The folder is made when it is the only one that is missing: what it stands in may have been removed with everything else.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    match path.parent().map(fs::create_dir) {
+    match path.parent().map(|folder| fs::DirBuilder::new().mode(0o700).create(folder)) {
         Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }

@@ -5,8 +5,9 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::build::read_ledger;
+use super::build::{manifests, read_ledger};
 use super::database::{self, DATABASE};
+use super::tree;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::hubdb::HubDb;
 use crate::adapters::hubdb::file::OwnFile;
@@ -31,13 +32,27 @@ use crate::ports::tokens::{FaultClass, StoreFault, TokenFilter, Unwell, Via};
 
 /// The tokens of one state folder. Nothing is opened before it is needed.
 pub(super) struct Local {
+    place: Place,
     state: PathBuf,
     opened: OnceCell<(Authority, PathBuf)>,
 }
 
 impl Local {
     pub(super) fn new(place: &Place) -> Self {
-        Self { state: place.state.clone(), opened: OnceCell::new() }
+        Self { place: place.clone(), state: place.state.clone(), opened: OnceCell::new() }
+    }
+
+    /// The state must be this tree's, and the tree must be there or have been there.
+    fn admit(&self) -> Result<(), Failure> {
+        let ledger = read_ledger(&self.state)?;
+        if let Some(foreign) = tree::foreign(&self.place, &*ledger)? {
+            return Err(foreign.refuse());
+        }
+        if tree::never_was(&self.place, &*ledger)? {
+            let text = format!("{} does not exist", manifests(&self.place)?.display());
+            return Err(Failure::new(Exit::Error, text).hint("check -f, or leave it out"));
+        }
+        Ok(())
     }
 
     /// Opens the database. The hub's origin is the one that was accepted last.
@@ -45,6 +60,7 @@ impl Local {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
+        self.admit()?;
         let ledger = read_ledger(&self.state)?;
         let (hub, home) = accepted(&self.state, &*ledger)?;
         let known = database::is_known(&*ledger).map_err(anyhow::Error::from)?;
@@ -196,6 +212,7 @@ impl Tokens for Local {
     }
 
     fn reset(&self) -> Result<ResetLine, Failure> {
+        self.admit()?;
         let path = self.state.join(DATABASE);
         match HubDb::open(&path, false).and_then(|store| store.check_whole()) {
             Ok(()) => {
@@ -215,6 +232,7 @@ impl Tokens for Local {
     }
 
     fn restore(&self, file: &Path) -> Result<RestoredLine, Failure> {
+        self.admit()?;
         let path = self.state.join(DATABASE);
         let moved_to = restore(file, &path, now()).map_err(|unwell| {
             Failure::new(Exit::Refused, format!("{} is not put in place: {unwell}", file.display()))

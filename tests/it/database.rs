@@ -96,6 +96,8 @@ fn a_database_that_another_process_holds_is_waited_for_and_that_is_said() {
 fn a_deleted_database_ends_the_daemon_and_is_not_made_anew() {
     let (hub, daemon) = hub();
     fs::remove_file(hub.database()).expect("removed");
+    let home = fs::metadata(hub.stage.path(".trueup/home")).expect("a folder");
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&home) & 0o777, 0o700);
     hub.ends(daemon, "is gone");
     let left = names(&hub.stage.path(".trueup"));
     assert!(!left.iter().any(|name| ["hub.db", "hub.db-wal", "hub.db-shm"].contains(&name.as_str())), "{left:?}");

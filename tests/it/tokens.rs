@@ -206,3 +206,28 @@ fn a_database_is_made_anew_only_when_it_is_gone_or_damaged() {
     let denied = verifier(&stage).verify(token["token"].as_str().expect("text"), SystemClock.wall());
     assert_eq!(denied, Err(Denied::UnknownKey));
 }
+
+#[test]
+fn the_state_of_another_tree_and_a_tree_that_is_not_there_are_refused() {
+    let (stage, other) = (accepted(), Stage::new());
+    other.hub();
+    let state = stage.path(".trueup");
+    let state = state.to_str().expect("text");
+    for verb in [&["list"][..], &["mint", "--scope", "a:b"], &["reset"], &["rotate"]] {
+        let refused = other.run(&[&["token"][..], verb, &["--state", state]].concat()).code(4);
+        assert!(refused.err.contains("belongs to the tree"), "{}", refused.err);
+    }
+    let none = stage.path("nonexist");
+    let refused = stage.run(&["token", "list", "-f", none.to_str().expect("text"), "--state", "elsewhere"]).code(1);
+    assert!(refused.err.contains("nonexist does not exist"), "{}", refused.err);
+}
+
+#[test]
+fn what_is_revoked_already_is_said() {
+    let stage = accepted();
+    let jti = mint(&stage, &["--scope", "a:b"])["jti"].as_str().expect("an id").to_owned();
+    let first = stage.run(&["token", "revoke", &jti]).code(0);
+    assert!(!first.out.contains("already"), "{}", first.out);
+    let again = stage.run(&["token", "revoke", &jti]).code(0);
+    assert!(again.out.contains("revoked already"), "{}", again.out);
+}

@@ -17,7 +17,9 @@ pub fn text(line: &TokenOutput, now: Timestamp) -> String {
         TokenOutput::Minted(minted) => format!("{}\n", minted.token),
         TokenOutput::Token(token) => table(std::slice::from_ref(token), now),
         TokenOutput::Revoked(revoked) => {
-            format!("revoked {} ({})\n", printable::line(&revoked.jti), human::moment(revoked.revoked_at, now))
+            // The command began at `now`.
+            let word = if revoked.revoked_at < now { "revoked already:" } else { "revoked" };
+            format!("{word} {} ({})\n", printable::line(&revoked.jti), human::moment(revoked.revoked_at, now))
         }
         TokenOutput::Rotated(rotated) => rotation(rotated, now),
         TokenOutput::Reset(reset) => {
