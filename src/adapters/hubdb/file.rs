@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backoff::{BlockingRetryable, ConstantBuilder};
+
 use crate::model::secret::Secret;
 use crate::ports::tokens::{SecretFile, Turn};
 
@@ -44,18 +46,20 @@ impl SecretFile for OwnFile {
             _ => {}
         }
         let folder = File::open(folder)?;
-        for _ in 0..LOOKS {
-            match folder.try_lock() {
-                Ok(()) => return Ok(Box::new(Locked { _folder: folder })),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-                // A file system without locks: the turn is only for the rare case of two at once.
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                    return Ok(Box::new(Locked { _folder: folder }));
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
+        let pauses = ConstantBuilder::default().with_delay(PAUSE).with_max_times(LOOKS);
+        let held = |error: &TryLockError| matches!(error, TryLockError::WouldBlock);
+        let locked = (|| folder.try_lock()).retry(pauses).when(held).call();
+        match locked {
+            Ok(()) => Ok(Box::new(Locked { _folder: folder })),
+            // A file system without locks: the turn is only for the rare case of two at once.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                Ok(Box::new(Locked { _folder: folder }))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+            Err(TryLockError::WouldBlock) => {
+                Err(io::Error::new(ErrorKind::WouldBlock, "another process is replacing it"))
             }
         }
-        Err(io::Error::new(ErrorKind::WouldBlock, "another process is replacing it"))
     }
 
     fn read(&self) -> io::Result<Option<Secret>> {
