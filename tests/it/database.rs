@@ -321,6 +321,11 @@ fn a_full_disk_refuses_tokens_and_nothing_else() {
     drop(file);
     fs::remove_file(&filler).expect("room");
     wait_until("tokens again", || mint().status == 200);
-    crate::stage::kill(u64::from(daemon.0.id()), "TERM");
+    // What lives in the namespace is stopped from inside.
+    let down = format!("cd '{}' && exec '{}' down", stage.dir.path().display(), env!("CARGO_BIN_EXE_trueup"));
+    let mut inside = Command::new("nsenter");
+    inside.args(["--target", &daemon.0.id().to_string(), "--user", "--mount", "--preserve-credentials"]);
+    let status = inside.args(["--", "/bin/sh", "-c", &down]).stdout(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "down");
     wait_until("its end", || matches!(daemon.0.try_wait(), Ok(Some(_))));
 }
