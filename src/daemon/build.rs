@@ -75,7 +75,8 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     });
     let clock = Rc::new(SystemClock);
     let manifests = manifests(place)?;
-    let hub = Rc::new(LazyHub::new(&place.state));
+    let deliveries = Rc::new(LazyDeliveries::new(&place.state, access));
+    let hub = Rc::new(LazyHub::new(&place.state, deliveries.room()));
     let world = World {
         place: environment.place(place.state.clone()),
         clock: clock.clone(),
@@ -90,7 +91,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         store,
         storage: Rc::new(LazyStorage::new(&place.state, access, ringer.clone())),
         hub: hub.clone(),
-        deliveries: Rc::new(LazyDeliveries),
+        deliveries: deliveries,
     };
     Ok(Built { engine: Engine::new(world), keeper, hub, _watch: watch })
 }

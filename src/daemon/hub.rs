@@ -29,6 +29,7 @@ use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
 use crate::ports::clock::Clock;
+use crate::ports::deliveries::Post;
 use crate::ports::hub::{Hub, Standing, Wish};
 use crate::ports::sockets::{Sockets as _, Sought};
 use crate::ports::store::Store;
@@ -44,6 +45,8 @@ pub(super) struct LazyHub {
     lost: Arc<Mutex<Option<String>>>,
     /// The database of keys and tokens was opened.
     opened: Arc<AtomicBool>,
+    /// Where events are delivered.
+    post: Arc<dyn Post>,
 }
 
 struct Served {
@@ -57,8 +60,9 @@ struct Served {
 
 impl LazyHub {
     /// `state` is the state folder.
-    pub(super) fn new(state: &Path) -> Self {
-        Self { state: state.to_owned(), server: RefCell::default(), lost: Arc::default(), opened: Arc::default() }
+    pub(super) fn new(state: &Path, post: Arc<dyn Post>) -> Self {
+        let (server, lost, opened) = (RefCell::default(), Arc::default(), Arc::default());
+        Self { state: state.to_owned(), server, lost, opened, post }
     }
 
     /// From now on what it is told is served.
@@ -76,6 +80,7 @@ impl LazyHub {
             holder: Some(Arc::new(|address| holder(address.port()))),
             bounds: Bounds::within(descriptors::raise()),
             office,
+            post: self.post.clone(),
             instance: Arc::from(instance.as_str()),
             vital: vital::Parts {
                 database: self.state.join(database::DATABASE).display().to_string(),
