@@ -7,6 +7,7 @@ pub mod deliveries;
 pub mod files;
 pub mod hub;
 pub mod keeper;
+pub mod letters;
 pub mod machine;
 pub mod probes;
 pub mod registry;
