@@ -1,6 +1,7 @@
 //! Wake, look, plan, do, record. The only owner of change: one engine, one thread, one writing connection to the ledger.
 //! Wake-ups carry no data; start-up is recovery; there is no second code path.
 
+mod connections;
 mod deaths;
 mod execute;
 mod frozen;
@@ -62,6 +63,8 @@ pub struct Engine {
     /// How long the tree has been busy (a git merge and the like).
     busy_since: Option<crate::model::time::Tick>,
     recovered: bool,
+    /// Vaults that take too long to answer.
+    slow: connections::Slow,
     history: crate::kinds::hub::spec::History,
 }
 
@@ -76,6 +79,7 @@ impl Engine {
             manifests: BTreeMap::new(),
             busy_since: None,
             recovered: false,
+            slow: Default::default(),
             history: Default::default(),
         }
     }

@@ -78,7 +78,7 @@ impl Engine {
         if !checked.plan().by_number {
             // What a person's number allowed was never the budget's; what goes on is counted already.
             let fresh: Vec<_> = checked.plan().pruned.difference(&self.memory.admitted).cloned().collect();
-            self.memory.removing(fresh.into_iter().filter(|id| id.kind == KindName::Service), now);
+            self.memory.removing(fresh.into_iter().filter(|id| plan::counts(id.kind)), now);
         }
         self.memory.admitted.clone_from(&checked.plan().pruned);
         let unheard = &checked.plan().unheard;
@@ -125,6 +125,7 @@ impl Engine {
             overrides: &looked.overrides,
             storage: looked.storage.as_ref(),
             hub: &looked.standing,
+            ties: looked.ties.as_ref(),
         }
     }
 
