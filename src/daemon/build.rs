@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::bell::Ringer;
+use super::deliveries::LazyDeliveries;
 use super::hub::LazyHub;
 use super::storage::LazyStorage;
 use crate::adapters::clock::{SystemClock, SystemDice};
@@ -89,6 +90,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         store,
         storage: Rc::new(LazyStorage::new(&place.state, access, ringer.clone())),
         hub: hub.clone(),
+        deliveries: Rc::new(LazyDeliveries),
     };
     Ok(Built { engine: Engine::new(world), keeper, hub, _watch: watch })
 }

@@ -5,6 +5,7 @@ mod blobs;
 mod build;
 mod control;
 mod database;
+mod deliveries;
 mod emit;
 mod hub;
 mod instance;

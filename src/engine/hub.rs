@@ -44,6 +44,7 @@ impl Engine {
             origins: hub.origins(),
             home: looked.home.clone(),
             upstreams,
+            connections: BTreeMap::new(),
         });
     }
 

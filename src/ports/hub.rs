@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::Answer;
 use crate::model::id::Name;
 use crate::model::route::Exposure;
+use crate::model::unit::Millis;
 
 /// What the hub is to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,36 @@ pub struct Wish {
     pub home: PathBuf,
     /// By service; only those with routes or a port.
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// Durable connections: whose events are accepted, and where they go.
+    pub connections: BTreeMap<Name, Arc<Wiring>>,
+}
+
+/// Where the events of a durable connection go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wiring {
+    /// The service that takes them; its port and state are those of its [`Upstream`].
+    pub sink: Name,
+    /// The path of the action at the sink's own port.
+    pub path: String,
+    /// What the token of a delivery may do, and for whom it is.
+    pub scope: String,
+    pub audience: String,
+    /// Handed to the sink with every event.
+    pub params: Map<String, Value>,
+    /// Events are accepted and kept, and not delivered.
+    pub suspended: bool,
+    pub retry: Retry,
+}
+
+/// How long a delivery is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Answers of the sink that are no success, before an event becomes a dead letter.
+    pub max_attempts: u32,
+    /// So long an event is tried at most, since it was accepted.
+    pub max_age: Millis,
+    /// How long an answer of the sink is waited for.
+    pub timeout: Millis,
 }
 
 /// The files of a certificate (PEM), absolute.

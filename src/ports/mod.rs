@@ -3,6 +3,7 @@
 
 pub mod blobs;
 pub mod clock;
+pub mod deliveries;
 pub mod files;
 pub mod hub;
 pub mod keeper;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::PortError;
 use super::clock::{Clock, Dice};
+use super::deliveries::Deliveries;
 use super::files::Files;
 use super::hub::Hub;
 use super::keeper::{Keeper, Unit};
@@ -47,6 +48,7 @@ pub struct World {
     pub store: Rc<dyn Store>,
     pub storage: Rc<dyn Storage>,
     pub hub: Rc<dyn Hub>,
+    pub deliveries: Rc<dyn Deliveries>,
 }
 
 /// The answers of secret commands, by the folder they run in and their argument vector.
@@ -111,6 +113,9 @@ impl<'a> Hand<'a> {
     }
     pub fn new(world: &'a World) -> Self {
         Self { world }
+    }
+    pub fn deliveries(&self) -> &'a dyn Deliveries {
+        &*self.world.deliveries
     }
     pub fn keeper(&self) -> &'a dyn Keeper {
         &*self.world.keeper

@@ -2,6 +2,7 @@
 //! every port call that may let it fail, or kill us before or after it. Ordinary code, used by tests only. The keeper's restart
 //! table and the ledger in it are the real ones.
 
+pub mod deliveries;
 pub mod earth;
 pub mod fate;
 pub mod storage;
