@@ -244,6 +244,12 @@ pub fn resource_candidates() -> Vec<CompletionCandidate> {
     names.chain(ids).map(CompletionCandidate::new).collect()
 }
 
+/// What `get` takes, for shell completion.
+pub fn listed_candidates() -> Vec<CompletionCandidate> {
+    let words = super::catalog::What::ALL.map(|what| CompletionCandidate::new(what.as_str()));
+    words.into_iter().chain(resource_candidates()).collect()
+}
+
 /// The manifest folder of the command line that is being completed: clap gives completers only the word at the cursor, so the
 /// flag is looked for among the words, and otherwise clap's own default (which knows the environment variable) holds.
 fn completed_manifests() -> PathBuf {

@@ -16,7 +16,7 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::files::watch::Watcher;
 use crate::adapters::lock::{Held, LockError, StateLock};
 use crate::cli::engine::{
-    Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Sink,
+    Answer, Catalog, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Sink,
 };
 use crate::cli::exit::Failure;
 use crate::cli::interrupt::Cancel;
@@ -26,7 +26,7 @@ use crate::engine::{Mode, Until, Verdict};
 use crate::kinds::Spec;
 use crate::model::condition::{ConditionStatus, ConditionType, Reason};
 use crate::model::exit::Exit;
-use crate::model::id::{Name, ResourceId};
+use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::output::{DependencyLine, Description, Line, ResourceLine};
 use crate::model::overriding::OverrideRequest;
 use crate::model::unit::Millis;
@@ -333,6 +333,19 @@ impl Control for Local {
             let resources = known(&report);
             let unreadable = std::fs::read_dir(build::manifests(&self.place)?).is_err();
             Ok(Listing { resources, problems, unreadable })
+        })
+    }
+
+    fn catalog(&self) -> Answer<'_, Catalog> {
+        Box::pin(async move {
+            let mut built = build::build(&self.place, Access::Look, &Ringer::new())?;
+            let desired = built.engine.desired().map_err(anyhow::Error::from)?;
+            let services = desired.resources.keys().filter(|id| id.kind == KindName::Service);
+            Ok(Catalog {
+                services: services.map(|id| id.name.clone()).collect(),
+                declared: desired.catalog(),
+                problems: desired.problems.iter().map(|one| emit::problem_line(one, &desired.sources)).collect(),
+            })
         })
     }
 

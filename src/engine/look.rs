@@ -204,16 +204,22 @@ impl Engine {
     }
 
     /// The module.json of every module folder that a document names.
-    fn modules(&self, paths: &[PathBuf]) -> Modules {
+    fn modules(&mut self, paths: &[PathBuf]) -> Modules {
         let read = |path: &PathBuf| match self.world.files.read(path) {
             Ok(text) => {
+                if let Some(Ok(module)) = self.modules.get(path)
+                    && module.source.text == text
+                {
+                    return Ok(Arc::clone(module));
+                }
                 let source = SourceFile { shown: path.to_string_lossy().into(), path: path.clone(), text };
                 module::parse(&source).map(Arc::new).map_err(|problems| ModuleFault::Invalid { source, problems })
             }
             Err(FileError::Missing) => Err(ModuleFault::Missing),
             Err(FileError::Unreadable(why)) => Err(ModuleFault::Unreadable(why)),
         };
-        paths.iter().map(|path| (path.clone(), read(path))).collect()
+        self.modules = paths.iter().map(|path| (path.clone(), read(path))).collect();
+        self.modules.clone()
     }
 
     fn home(&self, desired: &Desired, hub: &HubSpec) -> PathBuf {

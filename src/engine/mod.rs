@@ -23,7 +23,8 @@ use std::sync::Arc;
 pub use report::Report;
 pub use run::{Bell, Rang, Until, Verdict};
 
-use crate::desired::Manifest;
+use crate::desired::{Desired, Manifest};
+use crate::kinds::service::module::Modules;
 use crate::model::output::StepLine;
 use crate::ports::World;
 use crate::ports::store::StoreError;
@@ -60,6 +61,8 @@ pub struct Engine {
     memory: Memory,
     /// Files as read and checked, by path.
     manifests: BTreeMap<PathBuf, Arc<Manifest>>,
+    /// The same for each module.json: what it declares is made ready only once.
+    modules: Modules,
     /// How long the tree has been busy (a git merge and the like).
     busy_since: Option<crate::model::time::Tick>,
     recovered: bool,
@@ -77,6 +80,7 @@ impl Engine {
             world,
             memory: Memory::default(),
             manifests: BTreeMap::new(),
+            modules: Modules::new(),
             busy_since: None,
             recovered: false,
             slow: Default::default(),
@@ -116,6 +120,15 @@ impl Engine {
             busy,
             ..Report::default()
         })
+    }
+
+    /// The tree alone, read and linked.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn desired(&mut self) -> Result<Desired, EngineError> {
+        let owned = self.world.store.owned()?;
+        Ok(self.desire(&owned).0)
     }
 
     /// Forgets the oldest history beyond what the Hub keeps.

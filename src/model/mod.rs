@@ -3,6 +3,7 @@
 
 pub mod blob;
 pub mod blob_output;
+pub mod catalog_output;
 pub mod condition;
 mod described;
 pub mod digest;
