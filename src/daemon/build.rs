@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::bearers::LazyBearers;
 use super::bell::Ringer;
 use super::deliveries::LazyDeliveries;
 use super::hub::LazyHub;
@@ -13,6 +14,7 @@ use crate::adapters::files::TreeFiles;
 use crate::adapters::keeper::KeeperClient;
 use crate::adapters::lock;
 use crate::adapters::machine::ThisMachine;
+use crate::adapters::peers::LocalPeers;
 use crate::adapters::probes::TokioProbes;
 use crate::adapters::registry::FileRegistry;
 use crate::adapters::secrets::ProcessSecrets;
@@ -76,6 +78,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     let clock = Rc::new(SystemClock);
     let manifests = manifests(place)?;
     let hub = Rc::new(LazyHub::new(&place.state));
+    let store_again = store.clone();
     let world = World {
         place: environment.place(place.state.clone()),
         clock: clock.clone(),
@@ -90,6 +93,8 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         store,
         storage: Rc::new(LazyStorage::new(&place.state, access, ringer.clone())),
         hub: hub.clone(),
+        peers: Rc::new(LocalPeers),
+        bearers: Rc::new(LazyBearers::new(&place.state, access, store_again)),
         deliveries: Rc::new(LazyDeliveries),
     };
     Ok(Built { engine: Engine::new(world), keeper, hub, _watch: watch })

@@ -410,10 +410,19 @@ fn edges(desired: &Desired) -> Edges<'_> {
             let to = sink.or(connection.credential.as_ref().map(|wish| &wish.service));
             let is_its_vault = |id: &&ResourceId| {
                 let spec = desired.resources.get(*id).and_then(|resource| resource.spec.as_vault());
-                spec.is_some_and(|spec| source.or(credential) == Some((&spec.service, &spec.vault(&id.name).to_owned())))
+                spec.is_some_and(|spec| {
+                    source.or(credential) == Some((&spec.service, &spec.vault(&id.name).to_owned()))
+                })
             };
             let vault = vaults.iter().copied().filter(is_its_vault);
-            return source.or(credential).map(|(service, _)| service).into_iter().chain(to).filter_map(of).chain(vault).collect();
+            return source
+                .or(credential)
+                .map(|(service, _)| service)
+                .into_iter()
+                .chain(to)
+                .filter_map(of)
+                .chain(vault)
+                .collect();
         }
         let dependencies = resource.spec.as_service().map(|service| service.depends_on.as_slice()).unwrap_or_default();
         dependencies.iter().filter_map(|dependency| names.get(dependency.service.as_str()).copied()).collect()

@@ -9,6 +9,7 @@ use tracing::{Instrument, Span};
 use super::look::{self, Looked};
 use super::memory::Attempt;
 use super::{Engine, EngineError, Sink};
+use crate::desired::Resource;
 use crate::kinds::backend::plan::Action as BackendAction;
 use crate::kinds::connection::plan::Action as ConnectionAction;
 use crate::kinds::service::apply::{self, Outcome};

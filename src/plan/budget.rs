@@ -63,8 +63,7 @@ pub(super) fn admit(input: &Input<'_>, candidates: &BTreeSet<&ResourceId>) -> Re
     if !input.desired.complete {
         return Ok(Admitted::default());
     }
-    let wanted: BTreeSet<ResourceId> =
-        candidates.iter().filter(|id| counts(id.kind)).map(|id| (*id).clone()).collect();
+    let wanted: BTreeSet<ResourceId> = candidates.iter().filter(|id| counts(id.kind)).map(|id| (*id).clone()).collect();
     let fresh: BTreeSet<&ResourceId> = wanted.difference(input.admitted).collect();
     let owned = input.owned.keys().filter(|id| counts(id.kind)).count();
     // What was declared again is not lost.

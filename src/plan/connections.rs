@@ -48,11 +48,7 @@ pub(super) fn vault(input: &Input<'_>, resource: &Resource, spec: &VaultSpec, pl
     let at = address(spec, &resource.id.name);
     let foreign = foreign(input, seen, &at);
     let facts = VaultFacts { input, seen, id: &resource.id, spec: Some(spec), at: Some(&at), record: &stored };
-    let view = vault_kind::View {
-        changed: changed(input, resource),
-        foreign: &foreign,
-        ..facts.view(&[], false)
-    };
+    let view = vault_kind::View { changed: changed(input, resource), foreign: &foreign, ..facts.view(&[], false) };
     take(vault_kind::plan(&view), &resource.id, &|pointer| place(resource, pointer), &of_vault, plan);
 }
 
@@ -181,7 +177,8 @@ pub(super) fn needs(input: &Input<'_>, service: &Name) -> Option<ResourceId> {
     let going = |id: &&ResourceId| matches!(id.kind, KindName::Connection | KindName::Vault);
     let uses = |id: &ResourceId| match id.kind {
         KindName::Connection => record_of(input, id).triggers.iter().any(|place| {
-            place.at.service == *service && matches!(seen.vaults.get(&place.at), Some(Vault::Present(_) | Vault::Absent))
+            place.at.service == *service
+                && matches!(seen.vaults.get(&place.at), Some(Vault::Present(_) | Vault::Absent))
         }),
         _ => match input.leaving.get(id).and_then(|leaving| leaving.spec.as_ref()) {
             Some(Spec::Vault(spec)) => {
@@ -301,9 +298,8 @@ impl<'a> VaultFacts<'a> {
             used_by,
             last,
             foreign: &[],
-            known: service.is_some_and(|id| {
-                self.input.desired.resources.contains_key(&id) || self.input.owned.contains_key(&id)
-            }),
+            known: service
+                .is_some_and(|id| self.input.desired.resources.contains_key(&id) || self.input.owned.contains_key(&id)),
         }
     }
 }
@@ -319,9 +315,7 @@ fn users(input: &Input<'_>, seen: &Seen, at: &Address) -> Vec<String> {
 }
 
 fn is_last(input: &Input<'_>, at: &Address) -> bool {
-    let other = |resource: &&Resource| {
-        matches!(&resource.spec, Spec::Vault(spec) if spec.service == at.service && address(spec, &resource.id.name) != *at)
-    };
+    let other = |resource: &&Resource| matches!(&resource.spec, Spec::Vault(spec) if spec.service == at.service && address(spec, &resource.id.name) != *at);
     !input.desired.resources.values().any(|resource| other(&resource))
 }
 
@@ -337,8 +331,7 @@ fn foreign(input: &Input<'_>, seen: &Seen, at: &Address) -> Vec<String> {
             || wished.contains_key(&place)
             || input.owned.keys().filter(|id| id.kind == KindName::Connection).any(noted)
     };
-    let mut names: Vec<String> =
-        all.keys().filter(|name| trigger::is_of_a_hub(name) && !ours(name)).cloned().collect();
+    let mut names: Vec<String> = all.keys().filter(|name| trigger::is_of_a_hub(name) && !ours(name)).cloned().collect();
     if names.len() > MOST_NAMED {
         let more = names.len() - MOST_NAMED;
         names.truncate(MOST_NAMED);

@@ -251,7 +251,11 @@ fn prepare(
         && wanted.vault_scope.first() != Some(&at.vault)
     {
         let message = format!("`{}` is no scope of the vault {}", wanted.scope, at.vault);
-        return Err(unusable("/spec/sink/prepare/token", message, "write `vault:{vault}:read` or `vault:{vault}:write`"));
+        return Err(unusable(
+            "/spec/sink/prepare/token",
+            message,
+            "write `vault:{vault}:read` or `vault:{vault}:write`",
+        ));
     }
     let mut prepare = Prepare {
         service: sink.service.clone(),
@@ -297,11 +301,19 @@ fn lend(name: &Name, wish: &CredentialSpec, ends: &Ends<'_>) -> Result<Inputs, U
     })?;
     let verb = ["read", "write"].into_iter().find(|verb| template == format!("vault:{{vault}}:{verb}"));
     let verb = verb.ok_or_else(|| {
-        unusable("/spec/credential/key", format!("its scope `{template}` is none of a vault"), "it is vault:{vault}:read or vault:{vault}:write")
+        unusable(
+            "/spec/credential/key",
+            format!("its scope `{template}` is none of a vault"),
+            "it is vault:{vault}:read or vault:{vault}:write",
+        )
     })?;
     if verb == "write" && wish.tags.is_empty() {
         let message = "a credential that may write needs at least one tag";
-        return Err(unusable("/spec/credential/tags", message, "add `tags: [...]`: only notes with them can be written"));
+        return Err(unusable(
+            "/spec/credential/tags",
+            message,
+            "add `tags: [...]`: only notes with them can be written",
+        ));
     }
     let permissions = (!wish.tags.is_empty()).then(|| {
         Map::from_iter([("scoped_tags".to_owned(), wish.tags.iter().map(|tag| Value::from(tag.as_str())).collect())])

@@ -267,8 +267,7 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
     let mut record = view.record.clone();
     let mut gate = None;
     let still = view.suspended.is_some() && inputs.wiring.is_none();
-    let wished: BTreeSet<Place> =
-        inputs.wire.iter().filter(|_| !still).map(|wire| place(inputs, wire)).collect();
+    let wished: BTreeSet<Place> = inputs.wire.iter().filter(|_| !still).map(|wire| place(inputs, wire)).collect();
     let mut standing = Standing::down(Reason::Wired, String::new());
     // First what the sink must know, or it would get events that it can do nothing with.
     if let Some(prepare) = inputs.prepare.as_ref().filter(|_| !still) {
@@ -362,7 +361,11 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
     };
     let finding = finding.or_else(|| {
         let reason = token?;
-        let cause = if matches!(reason, Reason::Changed | Reason::Absent | Reason::Requested) { Cause::Intent } else { Cause::Drift };
+        let cause = if matches!(reason, Reason::Changed | Reason::Absent | Reason::Requested) {
+            Cause::Intent
+        } else {
+            Cause::Drift
+        };
         Some((reason, cause, why(reason).to_owned()))
     });
     let ready = |standing: Standing| Standing { started: true, ready: true, ..standing };
@@ -374,9 +377,7 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
     let taken: BTreeSet<&String> = record.prepared.iter().filter_map(|prepared| prepared.jti.as_ref()).collect();
     let first = written.as_ref().map(|wired| wired.jti.as_str());
     let replaced = first.filter(|_| view.renew);
-    let reuse = tokens
-        .spare(first, &wire.bearer, &taken)
-        .filter(|jti| replaced.is_none_or(|old| old != jti) );
+    let reuse = tokens.spare(first, &wire.bearer, &taken).filter(|jti| replaced.is_none_or(|old| old != jti));
     let with = if reuse.is_some() { "the same token" } else { "a new token" };
     let text = match detail.is_empty() {
         true => format!("{} at {at}, with {with}", place.trigger),
@@ -436,7 +437,11 @@ fn well(view: &View<'_>, inputs: &Inputs, place: &Place) -> Standing {
         }
         if tally.dead > 0 {
             reason = Reason::DeadLetters;
-            parts.push(format!("{} (`trueup deliveries list --connection {}`)", count(tally.dead, "dead letter"), view.name));
+            parts.push(format!(
+                "{} (`trueup deliveries list --connection {}`)",
+                count(tally.dead, "dead letter"),
+                view.name
+            ));
         }
         if tally.full {
             reason = Reason::QueueFull;
@@ -559,8 +564,7 @@ fn withdraw(view: &View<'_>, lent: super::record::Lent, then: &Record, reason: R
 /// Live tokens that no record names: what a newer one replaced, or a crash left.
 fn surplus(record: &Record, tokens: &Tokens<'_>, reason: Reason) -> Option<Wanted> {
     let used: BTreeSet<&String> = record.jtis().collect();
-    let jtis: Vec<String> =
-        tokens.own.iter().map(|row| &row.jti).filter(|jti| !used.contains(jti)).cloned().collect();
+    let jtis: Vec<String> = tokens.own.iter().map(|row| &row.jti).filter(|jti| !used.contains(jti)).cloned().collect();
     let detail = count(jtis.len() as u64, "token");
     (!jtis.is_empty()).then(|| step(Action::Revoke { jtis }, reason, Cause::Intent, detail))
 }
@@ -573,7 +577,8 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
     for place in view.record.triggers.clone() {
         match view.vaults.get(&place.at) {
             Some(Vault::Present(all)) if hands_over(view, &place, all) => {
-                let message = format!("no longer declared; {} is taken over by another connection first", place.trigger);
+                let message =
+                    format!("no longer declared; {} is taken over by another connection first", place.trigger);
                 return Intent::rest(Standing::down(Reason::NotDeclared, message));
             }
             // Its service may answer again; until then nobody can say that the trigger is gone.
@@ -592,7 +597,9 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
         steps.push(withdraw(view, old, &record, Reason::NotDeclared));
     }
     // Even while the trigger is there still: what its vault sends is refused then.
-    steps.extend(surplus(&Record::default(), tokens, Reason::NotDeclared).filter(|_| steps.is_empty() || unreachable.is_some()));
+    steps.extend(
+        surplus(&Record::default(), tokens, Reason::NotDeclared).filter(|_| steps.is_empty() || unreachable.is_some()),
+    );
     let mut standing = Standing::down(Reason::NotDeclared, "no longer declared");
     if let Some(why) = unreachable {
         standing.message = format!("no longer declared; its trigger is removed when the vault answers ({why})");
@@ -605,6 +612,7 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
 /// Another connection wants this very trigger, and has not written it yet.
 fn hands_over(view: &View<'_>, place: &Place, all: &BTreeMap<String, Seen>) -> bool {
     let ours = view.record.wired.as_ref().filter(|wired| wired.place == *place);
-    let still = |wired: &super::record::Wired| all.get(&place.trigger).is_some_and(|seen| seen.updated_at == wired.updated_at);
+    let still =
+        |wired: &super::record::Wired| all.get(&place.trigger).is_some_and(|seen| seen.updated_at == wired.updated_at);
     (view.heir)(place).is_some() && ours.is_some_and(still)
 }

@@ -106,7 +106,11 @@ fn keep(view: &View<'_>, at: &Address) -> Intent {
             let standing = Standing { started: true, ready: true, ..Standing::down(Reason::Present, message) };
             let mut intent = Intent::rest(standing);
             if view.changed {
-                intent.steps.push(step(Action::Accept, reason, if view.owned { "settings" } else { "it is there already" }));
+                intent.steps.push(step(
+                    Action::Accept,
+                    reason,
+                    if view.owned { "settings" } else { "it is there already" },
+                ));
             }
             intent
         }
@@ -115,7 +119,8 @@ fn keep(view: &View<'_>, at: &Address) -> Intent {
             let message = format!("there is no {at}");
             match view.create {
                 Ok(command) => {
-                    let detail = if cause == Cause::Drift { format!("{at}, which was there before") } else { at.to_string() };
+                    let detail =
+                        if cause == Cause::Drift { format!("{at}, which was there before") } else { at.to_string() };
                     let action = Action::Create { command: Box::new(command.clone()) };
                     let standing = Standing::down(Reason::VaultMissing, message.clone());
                     let drifted = (cause == Cause::Drift).then_some((Reason::VaultMissing, message));
@@ -140,8 +145,10 @@ fn remove(view: &View<'_>, at: &Address) -> Intent {
         let then = Record { stripped: true };
         let last = if view.last { "; it is the last vault of its service" } else { "" };
         let detail = format!("every token and grant for {at}{last}");
-        let mut intent =
-            Intent::act(going(format!("{at} is removed")), step(Action::Strip { vault: at.vault.clone(), then }, Reason::NotDeclared, detail));
+        let mut intent = Intent::act(
+            going(format!("{at} is removed")),
+            step(Action::Strip { vault: at.vault.clone(), then }, Reason::NotDeclared, detail),
+        );
         if let Some(text) = in_use(view, at) {
             intent.gate = Some(text.clone());
             intent.standing = going(text).doomed();
@@ -149,12 +156,17 @@ fn remove(view: &View<'_>, at: &Address) -> Intent {
         return intent;
     }
     match view.seen {
-        Some(Vault::Absent) => Intent::act(going(format!("{at} is gone")), step(Action::Release, Reason::NotDeclared, "it is gone")),
+        Some(Vault::Absent) => {
+            Intent::act(going(format!("{at} is gone")), step(Action::Release, Reason::NotDeclared, "it is gone"))
+        }
         Some(Vault::Present(_)) => match (view.remove, in_use(view, at)) {
             (_, Some(text)) => Intent::rest(going(text)),
             (Ok(command), None) => {
                 let detail = format!("{at}, with all its notes");
-                Intent::act(going(format!("{at} is removed")), step(Action::Remove { command: Box::new(command.clone()) }, Reason::NotDeclared, detail))
+                Intent::act(
+                    going(format!("{at} is removed")),
+                    step(Action::Remove { command: Box::new(command.clone()) }, Reason::NotDeclared, detail),
+                )
             }
             (Err(why), None) => Intent::rest(going(format!("{at} cannot be removed: {why}")).doomed()),
         },
