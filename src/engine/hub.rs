@@ -45,6 +45,7 @@ impl Engine {
             origins: hub.origins(),
             home: looked.home.clone(),
             upstreams,
+            has_ties: looked.ties.is_some(),
             connections: wirings(looked),
         });
     }

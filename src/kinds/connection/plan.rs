@@ -366,7 +366,7 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
         } else {
             Cause::Drift
         };
-        Some((reason, cause, why(reason).to_owned()))
+        Some((reason, cause, if reason == Reason::Absent { String::new() } else { why(reason).to_owned() }))
     });
     let ready = |standing: Standing| Standing { started: true, ready: true, ..standing };
     let Some((reason, cause, detail)) = finding else {
