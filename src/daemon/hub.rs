@@ -30,6 +30,7 @@ use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
 use crate::ports::clock::Clock;
+use crate::ports::deliveries::Post;
 use crate::ports::hub::{Hub, Standing, Wish};
 use crate::ports::sockets::{Sockets as _, Sought};
 use crate::ports::store::Store;
@@ -47,6 +48,8 @@ pub(super) struct LazyHub {
     lost: Arc<Mutex<Option<String>>>,
     /// The database of keys and tokens was opened.
     opened: Arc<AtomicBool>,
+    /// Where events are delivered.
+    post: Arc<dyn Post>,
 }
 
 struct Standby {
@@ -66,13 +69,14 @@ struct Served {
 
 impl LazyHub {
     /// `state` is the state folder.
-    pub(super) fn new(state: &Path) -> Self {
+    pub(super) fn new(state: &Path, post: Arc<dyn Post>) -> Self {
         Self {
             state: state.to_owned(),
             server: RefCell::default(),
             standby: RefCell::default(),
             lost: Arc::default(),
             opened: Arc::default(),
+            post,
         }
     }
 
@@ -91,6 +95,7 @@ impl LazyHub {
             holder: Some(Arc::new(|address| holder(address.port()))),
             bounds: Bounds::within(descriptors::raise()),
             office,
+            post: self.post.clone(),
             instance: Arc::from(instance.as_str()),
             vital: vital::Parts {
                 database: self.state.join(database::DATABASE).display().to_string(),

@@ -14,6 +14,7 @@ use crate::model::output::{ProblemLine, ProgressLine, ResourceLine, StepLine, Wa
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
+use crate::ports::deliveries::Post;
 use crate::ports::hub::Wish;
 
 /// What was last reported of the machine.
@@ -90,6 +91,10 @@ pub struct Site {
     pub instance: Arc<str>,
     /// Where the engine is asked.
     pub office: Arc<dyn Office>,
+    /// Where events are delivered.
+    pub post: Arc<dyn Post>,
+    /// Room for bodies of events that are being read, in KiB.
+    pub(super) inbox: Arc<Semaphore>,
     /// What was begun by requests.
     pub operations: Arc<Operations>,
     /// Requests without a good token, by address.
