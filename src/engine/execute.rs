@@ -105,6 +105,13 @@ impl Engine {
                         self.memory.replace(&step.resource.name, started);
                     }
                 }
+                if let (
+                    Action::Connection(ConnectionAction::Wire(_) | ConnectionAction::Lend(_)),
+                    Outcome::Recorded(_),
+                ) = (&step.action, &outcome)
+                {
+                    self.memory.renew.remove(&step.resource.name);
+                }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
                 let dice = self.world.dice.roll();
                 let attempt = Attempt {

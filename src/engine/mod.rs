@@ -93,6 +93,16 @@ impl Engine {
         self.memory.requested.extend(names);
     }
 
+    /// These connections get other tokens in the next tick.
+    pub fn renew(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
+        self.memory.renew.extend(names);
+    }
+
+    /// Whether a connection is still to get another token.
+    pub fn renews(&self, name: &crate::model::id::Name) -> bool {
+        self.memory.renew.contains(name)
+    }
+
     /// Whoever asked for the restart of these does not wait for it any more.
     pub fn withdraw_restart(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
         for name in names {
