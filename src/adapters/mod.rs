@@ -19,6 +19,8 @@ pub mod keeper;
 pub mod lock;
 /// Users, rights and cgroups of this machine.
 pub mod machine;
+/// Calls to modules on this machine.
+pub mod peers;
 /// Readiness probes on tokio tasks.
 pub mod probes;
 /// services.json in the home of the modules.

@@ -16,6 +16,7 @@ use crate::model::blob::Integrity;
 use crate::model::blob_output::{
     BlobLine, FetchedLine, MigrationLine, RemovedLine, StorageLine, StoredLine, VerdictLine,
 };
+use crate::model::catalog_output::CatalogLine;
 use crate::model::delivery_output::{DeliveryDetail, DeliveryLine};
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
@@ -112,6 +113,16 @@ pub struct Listing {
     pub unreadable: bool,
 }
 
+/// What services declare of themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Every service in force, sorted by name.
+    pub services: Vec<Name>,
+    pub declared: Vec<CatalogLine>,
+    /// The mistakes in the manifests and in what the modules declare.
+    pub problems: Vec<ProblemLine>,
+}
+
 /// Which events to show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -147,6 +158,8 @@ pub trait Control {
     ) -> Answer<'a, Outcome>;
     /// Every resource that is declared or owned, as it is known to stand: nothing is asked that takes long.
     fn get(&self) -> Answer<'_, Listing>;
+    /// What services declare, from the files alone: it needs neither a daemon nor a module that runs.
+    fn catalog(&self) -> Answer<'_, Catalog>;
     /// One resource. `log` may stay empty: the command fills it from the log files.
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description>;
     /// Sends events, oldest first.

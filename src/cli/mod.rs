@@ -8,6 +8,7 @@ pub mod interrupt;
 pub mod render;
 
 pub mod blob;
+pub mod catalog;
 mod completions;
 mod deliveries;
 mod describe;

@@ -238,7 +238,7 @@ pub fn backend_candidates() -> Vec<CompletionCandidate> {
 /// Names of connections, for shell completion.
 pub fn connection_candidates() -> Vec<CompletionCandidate> {
     let heads = heads(&completed_manifests());
-    let connections = heads.into_iter().filter(|head| head.kind == "Connection");
+    let connections = heads.into_iter().filter(|head| head.kind == KindName::Connection.as_str());
     connections.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
 }
 
@@ -267,6 +267,12 @@ pub fn resource_candidates() -> Vec<CompletionCandidate> {
     let names = all.iter().map(|head| &head.metadata.name).filter(|name| only(name)).cloned();
     let ids = all.iter().map(|head| format!("{}/{}", head.kind, head.metadata.name));
     names.chain(ids).map(CompletionCandidate::new).collect()
+}
+
+/// What `get` takes, for shell completion.
+pub fn listed_candidates() -> Vec<CompletionCandidate> {
+    let words = super::catalog::What::ALL.map(|what| CompletionCandidate::new(what.as_str()));
+    words.into_iter().chain(resource_candidates()).collect()
 }
 
 /// The manifest folder of the command line that is being completed: clap gives completers only the word at the cursor, so the

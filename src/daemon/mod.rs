@@ -1,5 +1,6 @@
 //! Wiring: builds the real world, puts the engine behind the commands, and runs the continuous mode.
 
+mod bearers;
 mod bell;
 mod blobs;
 mod build;

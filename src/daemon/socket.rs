@@ -175,6 +175,23 @@ fn hangs() -> Failure {
 }
 
 /// Asks the daemon and passes on what it says.
+/// Asks the daemon and waits for the end of its answer, on a thread that may wait. What it says is not heard.
+pub(super) fn ask_here(state: &Path, verb: &Verb) -> io::Result<()> {
+    use std::io::{BufRead, Write};
+    let door = door(state)?;
+    let mut stream = std::os::unix::net::UnixStream::connect(&door.path)?;
+    stream.set_read_timeout(Some(Duration::from(verb.timeout())))?;
+    let mut text = serde_json::to_vec(verb)?;
+    text.push(b'\n');
+    stream.write_all(&text)?;
+    for line in io::BufReader::new(stream).lines() {
+        if !matches!(serde_json::from_str(&line?), Ok(Reply::Line { .. })) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn ask(
     stream: UnixStream,
     verb: &Verb,

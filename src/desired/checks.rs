@@ -210,7 +210,7 @@ fn wishes_of(version: &Version) -> Vec<(Wish, String)> {
         Spec::Hub(hub) => {
             listen_port(hub).map(|port| (Wish::Port(port), "/spec/listen".to_owned())).into_iter().collect()
         }
-        Spec::Storage(_) => Vec::new(),
+        Spec::Vault(_) | Spec::Connection(_) | Spec::Storage(_) => Vec::new(),
         Spec::StorageBackend(backend) => {
             // Who we are there makes no other place of it.
             let place = place_of(backend, &version.document.folder, Vec::new(), &[0; 32]);

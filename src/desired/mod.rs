@@ -1,6 +1,7 @@
 //! Documents to one checked graph: names unique, references found, no cycles, no clashes. A resource with a mistake is
 //! held at its last good version, everything else moves, and a mistake never looks like a deletion.
 
+mod catalog;
 mod checks;
 mod link;
 mod order;

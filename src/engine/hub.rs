@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::connections::wirings;
 use super::look::Looked;
 use super::{Engine, Mode};
 use crate::desired::Resource;
@@ -44,7 +45,8 @@ impl Engine {
             origins: hub.origins(),
             home: looked.home.clone(),
             upstreams,
-            connections: BTreeMap::new(),
+            has_ties: looked.ties.is_some(),
+            connections: wirings(looked),
         });
     }
 

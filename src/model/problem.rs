@@ -91,6 +91,8 @@ codes! {
     PlaceClash = "E0209",
     /// More than one Storage; a tree has one at most.
     ManyStorages = "E0210",
+    /// A connection that goes and a new one that says the same: as a new one its vault forgets which notes it has sent.
+    Renamed = "E0221",
     /// A backend lies in the manifest folder, where every blob that is written looks like a change of the manifests.
     BackendInTree = "E0211",
     /// A module folder without a usable `.parachute/module.json`.

@@ -7,6 +7,7 @@ pub mod earth;
 pub mod fate;
 pub mod storage;
 pub mod story;
+mod ties;
 mod world;
 
 pub use world::{block_on, pretend};

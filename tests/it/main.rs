@@ -7,6 +7,7 @@ mod backends;
 mod bad;
 mod blobs;
 mod bucket;
+mod catalog;
 mod change;
 mod chaos;
 mod continuous;
