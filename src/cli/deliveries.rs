@@ -59,7 +59,7 @@ pub struct DeliveryList {
     #[arg(add = ArgValueCandidates::new(names::connection_candidates))]
     pub connection: Option<Name>,
     /// Only events in this state [default: waiting and dead ones]
-    #[arg(long, value_enum, value_name = "STATE")]
+    #[arg(id = "stage", long = "state", value_enum, value_name = "STATE")]
     pub state: Option<StateWord>,
     /// At most N events
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]

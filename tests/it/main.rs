@@ -13,6 +13,7 @@ mod chaos;
 mod continuous;
 mod database;
 mod deliveries;
+mod delivery_sim;
 mod delivery_stage;
 mod demo;
 mod examples;
