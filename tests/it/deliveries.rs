@@ -450,9 +450,7 @@ fn people_list_show_replay_and_discard_without_a_daemon() {
     let table = stage.run(&["deliveries", "list"]).code(0).out;
     assert!(ids.iter().all(|id| table.contains(id.as_str())) && table.contains("422: no"), "{table}");
     assert_eq!(stage.run(&["deliveries", "list", "--limit", "1", "-o", "json"]).code(0).typed("delivery").len(), 1);
-    assert!(
-        stage.run(&["deliveries", "list", "--state", "waiting", "-o", "json"]).code(0).typed("delivery").is_empty()
-    );
+    assert!(stage.run(&["deliveries", "list", "--only", "waiting", "-o", "json"]).code(0).typed("delivery").is_empty());
     let shown = stage.run(&["deliveries", "show", &ids[0]]).code(0).out;
     assert!(shown.contains("\"number\": 1") && !shown.contains('\u{1b}'), "{shown}");
     let shown = stage.run(&["deliveries", "show", &ids[0], "-o", "json"]).code(0).typed("deliveryDetail").remove(0);
@@ -468,7 +466,7 @@ fn people_list_show_replay_and_discard_without_a_daemon() {
     stage.run(&["deliveries", "replay", "nonsense"]).code(64);
     stage.run(&["deliveries", "show", "e00000zz"]).code(1);
     let states =
-        |state: &str| stage.run(&["deliveries", "list", "--state", state, "-o", "json"]).typed("delivery").len();
+        |state: &str| stage.run(&["deliveries", "list", "--only", state, "-o", "json"]).typed("delivery").len();
     assert_eq!((states("waiting"), states("dead"), states("discarded"), states("all")), (1, 0, 2, 3));
 }
 
