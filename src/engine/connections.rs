@@ -92,6 +92,10 @@ impl Engine {
             true => BTreeMap::new(),
             false => self.look_at_vaults(around, addresses(around, &inputs, &records)).await,
         };
+        if !still {
+            let specs = around.desired.resources.iter().filter_map(|(id, r)| Some((&id.name, r.spec.as_connection()?)));
+            self.look_for_stuck(&inputs, &specs.collect(), &vaults).await;
+        }
         let at_sink = match still {
             true => BTreeMap::new(),
             false => self.look_at_sinks(&inputs, &records).await,

@@ -112,6 +112,9 @@ impl Engine {
                 {
                     self.memory.renew.remove(&step.resource.name);
                 }
+                if let Action::Connection(ConnectionAction::Rearm(rearming)) = &step.action {
+                    self.rounds.again(&rearming.place.at);
+                }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
                 let dice = self.world.dice.roll();
                 let attempt = Attempt {

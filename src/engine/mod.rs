@@ -14,6 +14,7 @@ pub mod report;
 pub mod run;
 mod secrets;
 mod storage;
+mod stuck;
 mod tick;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,8 @@ pub struct Engine {
     recovered: bool,
     /// Vaults that take too long to answer.
     slow: connections::Slow,
+    /// When the notes of vaults were last looked through.
+    rounds: stuck::Rounds,
     history: crate::kinds::hub::spec::History,
 }
 
@@ -84,6 +87,7 @@ impl Engine {
             busy_since: None,
             recovered: false,
             slow: Default::default(),
+            rounds: Default::default(),
             history: Default::default(),
         }
     }
