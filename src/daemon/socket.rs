@@ -106,6 +106,10 @@ async fn talk(stream: UnixStream, to: &UnboundedSender<Client>, ringer: &Ringer)
         _ = lines.next_line() => return Ok(()),
         () = tokio::task::yield_now() => {}
     }
+    if line.as_bytes() == WAKE.trim_end().as_bytes() {
+        ringer.ring();
+        return write.write_all(b"{}\n").await;
+    }
     let (reply, mut replies) = unbounded_channel();
     match serde_json::from_str::<Verb>(&line) {
         Ok(verb) => {
@@ -138,6 +142,21 @@ async fn talk(stream: UnixStream, to: &UnboundedSender<Client>, ringer: &Ringer)
         }
     }
     write.shutdown().await
+}
+
+/// What a client says that wants the daemon to look, and does not wait for it.
+const WAKE: &str = "{\"verb\":\"look\"}\n";
+
+/// Has a daemon look soon, if one runs.
+pub(super) fn wake(state: &Path) {
+    let Ok(door) = door(state) else { return };
+    if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&door.path) {
+        // It looks by itself too, only later.
+        let _ = stream.set_write_timeout(Some(ACCEPT_PAUSE));
+        let _ = std::io::Write::write_all(&mut stream, WAKE.as_bytes());
+        let _ = stream.set_read_timeout(Some(ACCEPT_PAUSE));
+        let _ = std::io::Read::read(&mut stream, &mut [0; 64]);
+    }
 }
 
 /// Connects to a daemon, if one answers.
