@@ -3,6 +3,8 @@
 /// The system's clocks and its source of chance.
 pub mod blobs;
 pub mod clock;
+/// Events on their way to sinks.
+pub mod deliveries;
 /// The limit of open files.
 pub mod descriptors;
 /// The only door to the process environment.
@@ -17,6 +19,8 @@ pub mod keeper;
 pub mod lock;
 /// Users, rights and cgroups of this machine.
 pub mod machine;
+/// Calls to modules on this machine.
+pub mod peers;
 /// Readiness probes on tokio tasks.
 pub mod probes;
 /// services.json in the home of the modules.

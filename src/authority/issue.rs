@@ -62,6 +62,34 @@ impl Registered {
         }
     }
 
+    /// Signs once more what was registered: RS256 gives the same token for the same claims, to the letter. `None` when the row does not
+    /// count any more, or was signed by another key.
+    pub(super) fn again(
+        row: TokenRow,
+        key: &SigningKey,
+        issuer: &str,
+        now: Timestamp,
+    ) -> Result<Option<Self>, Unissued> {
+        if row.revoked.is_some() || row.expires <= now || row.kid != key.kid() {
+            return Ok(None);
+        }
+        let permissions = row.permissions.as_deref().map(serde_json::from_str).transpose();
+        let claims = Claims {
+            sub: row.subject.clone(),
+            iss: issuer.to_owned(),
+            aud: row.audience.clone(),
+            iat: row.created.0.div_euclid(1_000),
+            exp: row.expires.0.div_euclid(1_000),
+            jti: row.jti.clone(),
+            scope: row.scopes.join(" "),
+            client_id: row.client.clone(),
+            vault_scope: row.vault_scope.clone(),
+            permissions: permissions.map_err(|_| KeyError::Unsigned)?,
+            pa_scope_set: None,
+        };
+        Ok(Some(Self { token: key.sign(&claims)?, row }))
+    }
+
     pub fn row(&self) -> &TokenRow {
         &self.row
     }

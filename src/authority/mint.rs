@@ -200,6 +200,29 @@ impl Authority {
         Ok(Registered::register(&*self.rows()?, &*self.signing(now)?, &claims, via, now)?)
     }
 
+    /// Makes the very token again that was registered under this id; it is kept nowhere. `None` when that cannot be done any more: it was
+    /// revoked or has expired, or its key signs no more.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or the origin is not known.
+    pub fn again(&self, jti: &str, now: Timestamp) -> Result<Option<Registered>, MintError> {
+        let issuer = self.origins().issuer.clone();
+        if issuer.is_empty() {
+            return Err(MintError::Unavailable("the origin of the hub is not known yet".to_owned()));
+        }
+        let Some(row) = self.rows()?.find(jti)? else { return Ok(None) };
+        Ok(Registered::again(row, &*self.signing(now)?, &issuer, now)?)
+    }
+
+    /// The key that signs now; `None` before the first one was made.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn active_kid(&self) -> Result<Option<String>, MintError> {
+        let rows = self.rows()?.keys()?;
+        Ok(rows.into_iter().find(|row| row.retired.is_none()).map(|row| row.kid))
+    }
+
     /// Makes a token for a call that is made right now. It has no row, cannot be revoked, and lives ten minutes at most.
     ///
     /// # Errors

@@ -124,6 +124,8 @@ pub enum Command {
     Storage(StorageWords),
     /// Make, list and revoke tokens for the hub and its modules; replace the key that signs them
     Token(super::token::TokenWords),
+    /// List events of durable connections, try dead letters again, throw them away
+    Deliveries(super::deliveries::DeliveryWords),
     /// Say what a client may do in somebody's name
     Grant(super::grant::GrantWords),
     /// Run the daemon of this tree as a service of systemd
@@ -222,10 +224,14 @@ Examples:
   trueup get                   every resource
   trueup get services          the resources of one kind
   trueup get service/vault     one resource
+  trueup get events            what happens in services that connections may listen to
+  trueup get actions mailbox   what one service does when a connection asks it to
+  trueup get credentials       the tokens for vaults that services want to have
+  trueup get templates         the connections that modules propose
   trueup get -o json | jq 'select(.phase == \"CrashLoop\").name'")]
 pub struct Get {
-    /// Only these: a kind, a kind and name, or a name
-    #[arg(value_name = "KIND | KIND/NAME", add = ArgValueCandidates::new(names::resource_candidates))]
+    /// Only these: a kind, a kind and name, or a name; or what services declare: events, actions, credentials, templates
+    #[arg(value_name = "KIND | KIND/NAME | events", add = ArgValueCandidates::new(names::listed_candidates))]
     pub targets: Vec<Target>,
 }
 

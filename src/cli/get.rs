@@ -7,7 +7,7 @@ use super::render::lines;
 use super::render::screen::Screen;
 use super::render::show::write_data;
 use super::render::table;
-use super::{Desk, args, names, unless_cancelled};
+use super::{Desk, args, catalog, names, unless_cancelled};
 use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::exit::Exit;
 use crate::model::output::{By, ErrorLine, Line, ProblemLine, ResourceLine, Summary};
@@ -22,6 +22,11 @@ pub async fn run(
     desk: Desk<'_>,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
+    if let Some((first, of)) = args.targets.split_first()
+        && let Some(what) = catalog::What::of(first)
+    {
+        return catalog::run(what, of, control, desk, screen).await;
+    }
     let started = desk.wiring.now();
     let Listing { resources, problems, unreadable } = unless_cancelled(desk.cancel, control.get()).await?;
     let chosen = names::select(resources, &args.targets)?;
@@ -61,7 +66,7 @@ pub async fn run(
 }
 
 /// Each mistake on one line; the rest is what `validate` is for.
-fn mistakes(problems: &[ProblemLine]) -> String {
+pub(super) fn mistakes(problems: &[ProblemLine]) -> String {
     let errors: Vec<&ProblemLine> = problems.iter().filter(|problem| problem.severity == Severity::Error).collect();
     let mut text: String = errors.iter().take(MISTAKES_SHOWN).map(|problem| lines::brief(problem)).collect();
     if let Some(more @ 1..) = errors.len().checked_sub(MISTAKES_SHOWN) {

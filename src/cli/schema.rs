@@ -8,10 +8,12 @@ use super::render::screen::Screen;
 use super::render::show::yaml;
 use crate::cli::args::Format;
 use crate::kinds::backend::spec::StorageBackendSpec;
+use crate::kinds::connection::spec::ConnectionSpec;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::schema;
 use crate::kinds::service::spec::ServiceSpec;
 use crate::kinds::storage::spec::StorageSpec;
+use crate::kinds::vault::spec::VaultSpec;
 use crate::model::exit::Exit;
 use crate::model::id::KindName;
 
@@ -33,6 +35,8 @@ pub fn kind_schema(kind: KindName) -> Value {
     let schema = match kind {
         KindName::Hub => schemars::schema_for!(HubSpec),
         KindName::Service => schemars::schema_for!(ServiceSpec),
+        KindName::Vault => schemars::schema_for!(VaultSpec),
+        KindName::Connection => schemars::schema_for!(ConnectionSpec),
         KindName::Storage => schemars::schema_for!(StorageSpec),
         KindName::StorageBackend => schemars::schema_for!(StorageBackendSpec),
     };

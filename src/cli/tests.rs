@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::args::Cli;
 use super::engine::{
-    Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Refusal, Sink,
-    Surroundings, Wiring,
+    Answer, Catalog, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Refusal,
+    Sink, Surroundings, Wiring,
 };
 use super::exit::Failure;
 use super::interrupt::{Cancel, CancelTrigger, Interrupts, Stop, cancel};
@@ -95,6 +95,10 @@ impl Control for Face<'_> {
         let listing = Listing { resources: resources.clone(), problems: problems.clone(), unreadable: *unreadable };
         Box::pin(async { Ok(listing) })
     }
+    fn catalog(&self) -> Answer<'_, Catalog> {
+        let problems = self.0.problems.clone();
+        Box::pin(async { Ok(Catalog { problems, ..Catalog::default() }) })
+    }
     fn describe<'a>(&'a self, id: &'a ResourceId) -> Answer<'a, Description> {
         let found = self.0.resources.iter().find(|line| line.name == id.name).cloned();
         let description = found.map(|resource| Description {
@@ -144,6 +148,9 @@ impl Wiring for Pretend {
     }
     fn tokens(&self, _: &Place) -> Result<Box<dyn super::engine::Tokens>, Failure> {
         Err(Failure::new(Exit::Error, "there are no tokens here"))
+    }
+    fn letters(&self, _: &Place) -> Result<Box<dyn super::engine::Letters>, Failure> {
+        Err(Failure::new(Exit::Error, "there are no events here"))
     }
     fn now(&self) -> Timestamp {
         Timestamp(NOW)

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::bearers::LazyBearers;
 use super::bell::Ringer;
+use super::deliveries::LazyDeliveries;
 use super::hub::LazyHub;
 use super::storage::LazyStorage;
 use crate::adapters::clock::{SystemClock, SystemDice};
@@ -12,6 +14,7 @@ use crate::adapters::files::TreeFiles;
 use crate::adapters::keeper::KeeperClient;
 use crate::adapters::lock;
 use crate::adapters::machine::ThisMachine;
+use crate::adapters::peers::LocalPeers;
 use crate::adapters::probes::TokioProbes;
 use crate::adapters::registry::FileRegistry;
 use crate::adapters::secrets::ProcessSecrets;
@@ -74,7 +77,9 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     });
     let clock = Rc::new(SystemClock);
     let manifests = manifests(place)?;
-    let hub = Rc::new(LazyHub::new(&place.state));
+    let deliveries = Rc::new(LazyDeliveries::new(&place.state, access));
+    let hub = Rc::new(LazyHub::new(&place.state, deliveries.room()));
+    let store_again = store.clone();
     let world = World {
         place: environment.place(place.state.clone()),
         clock: clock.clone(),
@@ -89,6 +94,9 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         store,
         storage: Rc::new(LazyStorage::new(&place.state, access, ringer.clone())),
         hub: hub.clone(),
+        peers: Rc::new(LocalPeers),
+        bearers: Rc::new(LazyBearers::new(&place.state, access, store_again)),
+        deliveries,
     };
     Ok(Built { engine: Engine::new(world), keeper, hub, _watch: watch })
 }

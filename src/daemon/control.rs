@@ -16,7 +16,7 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::files::watch::Watcher;
 use crate::adapters::lock::{Held, LockError, StateLock};
 use crate::cli::engine::{
-    Answer, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Sink,
+    Answer, Catalog, Control, Ended, EventRequest, Listing, Outcome, Place, PlanOptions, ReconcileOptions, Sink,
 };
 use crate::cli::exit::Failure;
 use crate::cli::interrupt::Cancel;
@@ -26,7 +26,7 @@ use crate::engine::{Mode, Until, Verdict};
 use crate::kinds::Spec;
 use crate::model::condition::{ConditionStatus, ConditionType, Reason};
 use crate::model::exit::Exit;
-use crate::model::id::{Name, ResourceId};
+use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::output::{DependencyLine, Description, Line, ResourceLine};
 use crate::model::overriding::OverrideRequest;
 use crate::model::unit::Millis;
@@ -165,10 +165,17 @@ impl Local {
         };
         let ringer = Ringer::new();
         let mut built = self.build(adopt, &ringer)?;
+        if matches!(verb, Verb::Reconcile { .. }) {
+            // Nobody listens at the other end: a request that changes something is told that we end.
+            let (to, _) = tokio::sync::mpsc::unbounded_channel();
+            let office = Arc::new(Desk::open(&self.place, to, ringer.clone())?);
+            built.hub.stand_by(&ringer, office, built.engine.world().store.clone());
+        }
         let mut mode = Mode::default();
         match &verb {
             Verb::Reconcile { options } => mode.allow_prune = options.allow_prune.map(|n| n as usize),
             Verb::Restart { names, .. } => built.engine.request_restart(names.iter().cloned()),
+            Verb::Renew { connections, .. } => built.engine.renew(connections.iter().cloned()),
             Verb::Override { request, .. } => {
                 built.engine.override_services(request).map_err(anyhow::Error::from)?;
             }
@@ -178,6 +185,7 @@ impl Local {
         let until = Until { timeout: verb.timeout(), only: verb.only() };
         let mut emitter = Emitter::new(sink);
         let run = built.engine.converge(&bell, mode, until, &mut emitter).await;
+        built.hub.end();
         let (verdict, report, summary) = run.map_err(anyhow::Error::from)?;
         if mode.down && verdict == Verdict::Settled {
             built.keeper.shutdown(false).await.map_err(anyhow::Error::from)?;
@@ -333,6 +341,19 @@ impl Control for Local {
             let resources = known(&report);
             let unreadable = std::fs::read_dir(build::manifests(&self.place)?).is_err();
             Ok(Listing { resources, problems, unreadable })
+        })
+    }
+
+    fn catalog(&self) -> Answer<'_, Catalog> {
+        Box::pin(async move {
+            let mut built = build::build(&self.place, Access::Look, &Ringer::new())?;
+            let desired = built.engine.desired().map_err(anyhow::Error::from)?;
+            let services = desired.resources.keys().filter(|id| id.kind == KindName::Service);
+            Ok(Catalog {
+                services: services.map(|id| id.name.clone()).collect(),
+                declared: desired.catalog(),
+                problems: desired.problems.iter().map(|one| emit::problem_line(one, &desired.sources)).collect(),
+            })
         })
     }
 

@@ -11,7 +11,7 @@ use super::{Desired, Entry, Held, Input, LastGood, Resource};
 use crate::document::{Document, Named};
 use crate::kinds::Spec;
 use crate::kinds::service::module::{Module, ModuleFault, Modules, manifest_path};
-use crate::model::id::{KindName, ResourceId};
+use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::problem::{Code, Problem, Severity};
 use crate::model::source::Sources;
 use crate::model::span::Span;
@@ -393,10 +393,36 @@ fn edges(desired: &Desired) -> Edges<'_> {
     for id in desired.resources.keys().filter(|id| id.kind == KindName::Service) {
         names.insert(id.name.as_str(), id);
     }
+    let vaults: Vec<&ResourceId> = desired.resources.keys().filter(|id| id.kind == KindName::Vault).collect();
     let needs = |resource: &Resource| {
         if let Some(storage) = resource.spec.as_storage() {
             let backend = ResourceId::new(KindName::StorageBackend, storage.active_backend.clone());
             return desired.resources.get_key_value(&backend).map(|(id, _)| id).into_iter().collect();
+        }
+        let of = |service: &Name| names.get(service.as_str()).copied();
+        if let Some(vault) = resource.spec.as_vault() {
+            return of(&vault.service).into_iter().collect();
+        }
+        if let Some(connection) = resource.spec.as_connection() {
+            let source = connection.source.as_ref().map(|source| (&source.service, &source.vault));
+            let credential = connection.credential.as_ref().map(|wish| (&wish.vault_service, &wish.vault));
+            let sink = connection.sink.as_ref().map(|sink| &sink.service);
+            let to = sink.or(connection.credential.as_ref().map(|wish| &wish.service));
+            let is_its_vault = |id: &&ResourceId| {
+                let spec = desired.resources.get(*id).and_then(|resource| resource.spec.as_vault());
+                spec.is_some_and(|spec| {
+                    source.or(credential) == Some((&spec.service, &spec.vault(&id.name).to_owned()))
+                })
+            };
+            let vault = vaults.iter().copied().filter(is_its_vault);
+            return source
+                .or(credential)
+                .map(|(service, _)| service)
+                .into_iter()
+                .chain(to)
+                .filter_map(of)
+                .chain(vault)
+                .collect();
         }
         let dependencies = resource.spec.as_service().map(|service| service.depends_on.as_slice()).unwrap_or_default();
         dependencies.iter().filter_map(|dependency| names.get(dependency.service.as_str()).copied()).collect()

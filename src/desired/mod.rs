@@ -1,7 +1,11 @@
 //! Documents to one checked graph: names unique, references found, no cycles, no clashes. A resource with a mistake is
 //! held at its last good version, everything else moves, and a mistake never looks like a deletion.
 
+mod catalog;
 mod checks;
+mod connections;
+#[cfg(test)]
+mod connections_tests;
 mod link;
 mod order;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::compose::MAX_PROBLEMS;
 use self::envelope::{Metadata, Read, Schemas};
-use self::node::{Node, NodeKind};
+use self::node::{Node, descend};
 use self::text::{Place, Text};
 use crate::model::digest::Digest;
 use crate::model::id::{KindName, ResourceId};
@@ -223,19 +223,7 @@ impl Document {
         let all = compose::compose(text, &raw.text);
         let root = all.iter().find(|composed| composed.place == *place).and_then(|composed| composed.root.as_ref());
         let Some(root) = root else { return self.origin.clone() };
-        let (mut key, mut node) = (None, root);
-        for segment in pointer.split('/').skip(1) {
-            let segment = segment.replace("~1", "/").replace("~0", "~");
-            let next = match &node.kind {
-                NodeKind::Map(_) => node.entry(&segment).map(|(key, value)| (Some(key.place), value)),
-                NodeKind::Seq(items) => {
-                    segment.parse().ok().and_then(|at: usize| items.get(at)).map(|item| (None, item))
-                }
-                NodeKind::Scalar { .. } => None,
-            };
-            let Some(next) = next else { break };
-            (key, node) = next;
-        }
+        let (key, node) = descend(root, pointer);
         text.span(pick(key, node))
     }
 }

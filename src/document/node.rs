@@ -86,6 +86,22 @@ impl Node {
     }
 }
 
+/// Follows a JSON pointer as far as it leads: the value there, and the place of its key if it has one.
+pub fn descend<'a>(root: &'a Node, pointer: &str) -> (Option<Place>, &'a Node) {
+    let (mut key, mut node) = (None, root);
+    for segment in pointer.split('/').skip(1) {
+        let segment = segment.replace("~1", "/").replace("~0", "~");
+        let next = match &node.kind {
+            NodeKind::Map(_) => node.entry(&segment).map(|(key, value)| (Some(key.place), value)),
+            NodeKind::Seq(items) => segment.parse().ok().and_then(|at: usize| items.get(at)).map(|item| (None, item)),
+            NodeKind::Scalar { .. } => None,
+        };
+        let Some(next) = next else { break };
+        (key, node) = next;
+    }
+    (key, node)
+}
+
 fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }

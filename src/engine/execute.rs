@@ -9,7 +9,9 @@ use tracing::{Instrument, Span};
 use super::look::{self, Looked};
 use super::memory::Attempt;
 use super::{Engine, EngineError, Sink};
+use crate::desired::Resource;
 use crate::kinds::backend::plan::Action as BackendAction;
+use crate::kinds::connection::plan::Action as ConnectionAction;
 use crate::kinds::service::apply::{self, Outcome};
 use crate::kinds::service::inputs::Inputs;
 use crate::kinds::service::observe::{Record, RowState, State};
@@ -17,7 +19,8 @@ use crate::kinds::service::plan::Action as ServiceAction;
 use crate::kinds::service::scheduled;
 use crate::kinds::service::trial::{Proven, Refused};
 use crate::kinds::storage::plan::Action as StorageAction;
-use crate::kinds::{Action, storage};
+use crate::kinds::vault::plan::Action as VaultAction;
+use crate::kinds::{Action, connection, storage, vault};
 use crate::model::digest::Digest;
 use crate::model::event::{Cause, Event};
 use crate::model::id::{KindName, ResourceId, StepId};
@@ -101,6 +104,16 @@ impl Engine {
                     if wave::replaces(step) {
                         self.memory.replace(&step.resource.name, started);
                     }
+                }
+                if let (
+                    Action::Connection(ConnectionAction::Wire(_) | ConnectionAction::Lend(_)),
+                    Outcome::Recorded(_),
+                ) = (&step.action, &outcome)
+                {
+                    self.memory.renew.remove(&step.resource.name);
+                }
+                if let Action::Connection(ConnectionAction::Rearm(rearming)) = &step.action {
+                    self.rounds.again(&rearming.place.at);
                 }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
                 let dice = self.world.dice.roll();
@@ -193,7 +206,7 @@ fn together(steps: &[(&(&Step, StepId), &Begin)]) -> usize {
 }
 
 /// Polls in order until every one has answered; the answers are in the same order.
-async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(super) async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut going: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         for (future, answer) in going.iter_mut().filter(|(_, answer)| answer.is_none()) {
@@ -211,6 +224,8 @@ async fn act(hand: &Hand<'_>, step: &Step) -> Outcome {
     match &step.action {
         Action::AcceptHub | Action::ReleaseHub | Action::Backend(_) => Outcome::Changed(None),
         Action::Storage(action) => storage::apply::apply(hand, action),
+        Action::Vault(action) => vault::apply::apply(hand, action).await,
+        Action::Connection(action) => connection::apply::apply(hand, &step.resource.name, action).await,
         Action::Service(action) => apply::apply(hand, &step.resource.name, action).await,
     }
 }
@@ -218,6 +233,7 @@ async fn act(hand: &Hand<'_>, step: &Step) -> Outcome {
 fn describe(outcome: &Outcome) -> (OutcomeWord, String) {
     match outcome {
         Outcome::Changed(unit) => (OutcomeWord::Changed, unit.as_deref().map(pid_text).unwrap_or_default()),
+        Outcome::Recorded(_) => (OutcomeWord::Changed, String::new()),
         Outcome::Already => (OutcomeWord::Already, String::new()),
         Outcome::Retry(why) => (OutcomeWord::Retry, why.clone()),
         Outcome::Never(why) => (OutcomeWord::Failed, why.clone()),
@@ -234,7 +250,10 @@ fn pid_text(unit: &Unit) -> String {
 
 /// What makes two attempts attempts at the same thing.
 fn key(step: &Step) -> String {
-    let launch = inputs_of(step).map(|i| i.launch.digest.to_string()).unwrap_or_default();
+    let launch = match &step.action {
+        Action::Connection(ConnectionAction::Wire(wiring)) => wiring.wire.trigger.digest().to_string(),
+        _ => inputs_of(step).map(|i| i.launch.digest.to_string()).unwrap_or_default(),
+    };
     // Each time of a schedule is another thing to do.
     let slot = match step.service() {
         Some(ServiceAction::Run { slot: Some(slot), .. } | ServiceAction::PassOver { slot }) => slot.0,
@@ -292,6 +311,9 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
     }
     let resource = look::resource(looked, &step.resource)?;
     let before = looked.owned.get(&step.resource);
+    if let Some(record) = plain_claim(step, before) {
+        return Some(owned(step, resource, before, record));
+    }
     let mut record = record_of(before).unwrap_or_default();
     if let (Claim::Launch, Some(inputs)) = (step.claim, inputs_of(step)) {
         record.port = inputs.port;
@@ -329,20 +351,34 @@ fn claim(step: &Step, looked: &Looked) -> Option<Owned> {
     }
     let unit = looked.unit(&step.resource);
     scheduled::claim(&mut record, &resource.spec, step.service(), unit, looked.wall);
+    Some(owned(step, resource, before, encode(&record)))
+}
+
+/// The record of a kind that notes nothing of processes.
+fn plain_claim(step: &Step, before: Option<&Owned>) -> Option<String> {
+    let kept = || before.map(|owned| owned.record.clone()).unwrap_or_else(|| "{}".to_owned());
+    match &step.action {
+        Action::Connection(action) => Some(action.claim().map_or_else(kept, |record| record.write())),
+        Action::Vault(_) => Some(kept()),
+        _ => None,
+    }
+}
+
+fn owned(step: &Step, resource: &Resource, before: Option<&Owned>, record: String) -> Owned {
     let generation = match before {
         Some(owned) if owned.digest == resource.digest => owned.generation,
         Some(owned) => owned.generation + 1,
         None => 1,
     };
-    Some(Owned {
+    Owned {
         id: step.resource.clone(),
         generation,
         digest: resource.digest.clone(),
         document: resource.document.json.clone(),
         source: resource.document.origin.to_string(),
         base: plan::base(resource),
-        record: encode(&record),
-    })
+        record,
+    }
 }
 
 /// What the ledger holds after the step.
@@ -355,6 +391,14 @@ fn then(step: &Step, outcome: &Outcome, claim: Option<&Owned>, looked: &Looked) 
         (Action::Service(ServiceAction::Release { .. }), Outcome::Changed(_) | Outcome::Already) => {
             Then::Release(step.resource.clone())
         }
+        (
+            Action::Connection(ConnectionAction::Release) | Action::Vault(VaultAction::Release),
+            Outcome::Changed(_) | Outcome::Already,
+        ) => Then::Release(step.resource.clone()),
+        (_, Outcome::Recorded(record)) => match base {
+            Some(base) => Then::Own(Owned { record: record.clone(), ..base.clone() }),
+            None => Then::Keep,
+        },
         (Action::Service(ServiceAction::Stop), Outcome::Changed(_)) => with_process(base, None),
         (Action::Service(ServiceAction::Reload { reload, .. }), Outcome::Changed(_)) => {
             with_reload(base, &reload.files)

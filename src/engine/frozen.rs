@@ -23,6 +23,8 @@ pub(super) fn standing(looked: &Looked, id: &ResourceId, before: &[Condition]) -
     let ready = id.kind != KindName::Service || running && (was_ready || unit.is_some_and(|unit| unit.ready));
     let (reason, message) = match (id.kind, running) {
         (KindName::Hub, _) => (Reason::Accepted, "its settings were in force"),
+        (KindName::Vault, _) => (Reason::Present, "left as it was"),
+        (KindName::Connection, _) => (Reason::Wired, "left as it was"),
         (KindName::Storage | KindName::StorageBackend, _) => (Reason::Settled, "left as it was"),
         (KindName::Service, true) if ready => (Reason::Running, "runs on as it was"),
         (KindName::Service, true) => (Reason::NotReady, "runs on as it was"),

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::connections::Around;
 use super::{Engine, EngineError, Mode, ports, secrets};
 use crate::desired::{self, Desired, LastGood, Manifest, Resource};
 use crate::document::Document;
+use crate::kinds::connection::observe::Seen as Ties;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::path::tidy;
 use crate::kinds::service::health::{self, Way};
@@ -64,6 +66,8 @@ pub(super) struct Looked {
     /// `None` when the tree has nothing to do with one.
     pub storage: Option<Seen>,
     pub standing: crate::ports::hub::Standing,
+    /// `None` when the tree has nothing to do with connections and vaults.
+    pub ties: Option<Ties>,
 }
 
 impl Looked {
@@ -116,6 +120,10 @@ impl Engine {
         let seen = self.observe(&desired, &leaving, &facts, &ports, &hub, mode);
         let unanswered = unanswered(&seen, mode);
         let storage = self.look_at_storage(&desired, &leaving, &facts);
+        let around =
+            Around { desired: &desired, owned: &owned, leaving: &leaving, services: &seen, ports: &ports, hub: &hub };
+        let world = self.world.clone();
+        let ties = self.look_at_ties(&Look::new(&world, &facts), &around, mode.down).await;
         Ok(Looked {
             desired,
             owned,
@@ -133,6 +141,7 @@ impl Engine {
             overrides,
             storage,
             standing: self.world.hub.standing(),
+            ties,
         })
     }
 
@@ -195,16 +204,22 @@ impl Engine {
     }
 
     /// The module.json of every module folder that a document names.
-    fn modules(&self, paths: &[PathBuf]) -> Modules {
+    fn modules(&mut self, paths: &[PathBuf]) -> Modules {
         let read = |path: &PathBuf| match self.world.files.read(path) {
             Ok(text) => {
+                if let Some(Ok(module)) = self.modules.get(path)
+                    && module.source.text == text
+                {
+                    return Ok(Arc::clone(module));
+                }
                 let source = SourceFile { shown: path.to_string_lossy().into(), path: path.clone(), text };
                 module::parse(&source).map(Arc::new).map_err(|problems| ModuleFault::Invalid { source, problems })
             }
             Err(FileError::Missing) => Err(ModuleFault::Missing),
             Err(FileError::Unreadable(why)) => Err(ModuleFault::Unreadable(why)),
         };
-        paths.iter().map(|path| (path.clone(), read(path))).collect()
+        self.modules = paths.iter().map(|path| (path.clone(), read(path))).collect();
+        self.modules.clone()
     }
 
     fn home(&self, desired: &Desired, hub: &HubSpec) -> PathBuf {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kinds::connection::plan::Stuck;
 use crate::model::digest::Digest;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::NoteLine;
@@ -96,6 +97,10 @@ pub struct Memory {
     deaths: BTreeMap<Name, Tick>,
     /// Services that a person asked to restart.
     pub requested: BTreeSet<Name>,
+    /// Connections that a person asked to get another token.
+    pub renew: BTreeSet<Name>,
+    /// Notes at their vaults whose event never arrived, as last counted.
+    pub stuck: BTreeMap<Name, Stuck>,
     /// How often in a row nothing could be done while something was unsettled.
     pub relooks: u32,
     /// Services that were replaced, and when; until they are ready again.

@@ -1,6 +1,7 @@
 //! Wake, look, plan, do, record. The only owner of change: one engine, one thread, one writing connection to the ledger.
 //! Wake-ups carry no data; start-up is recovery; there is no second code path.
 
+mod connections;
 mod deaths;
 mod execute;
 mod frozen;
@@ -13,6 +14,7 @@ pub mod report;
 pub mod run;
 mod secrets;
 mod storage;
+mod stuck;
 mod tick;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,8 @@ use std::sync::Arc;
 pub use report::Report;
 pub use run::{Bell, Rang, Until, Verdict};
 
-use crate::desired::Manifest;
+use crate::desired::{Desired, Manifest};
+use crate::kinds::service::module::Modules;
 use crate::model::output::StepLine;
 use crate::ports::World;
 use crate::ports::store::StoreError;
@@ -59,9 +62,15 @@ pub struct Engine {
     memory: Memory,
     /// Files as read and checked, by path.
     manifests: BTreeMap<PathBuf, Arc<Manifest>>,
+    /// The same for each module.json: what it declares is made ready only once.
+    modules: Modules,
     /// How long the tree has been busy (a git merge and the like).
     busy_since: Option<crate::model::time::Tick>,
     recovered: bool,
+    /// Vaults that take too long to answer.
+    slow: connections::Slow,
+    /// When the notes of vaults were last looked through.
+    rounds: stuck::Rounds,
     history: crate::kinds::hub::spec::History,
 }
 
@@ -74,8 +83,11 @@ impl Engine {
             world,
             memory: Memory::default(),
             manifests: BTreeMap::new(),
+            modules: Modules::new(),
             busy_since: None,
             recovered: false,
+            slow: Default::default(),
+            rounds: Default::default(),
             history: Default::default(),
         }
     }
@@ -83,6 +95,16 @@ impl Engine {
     /// Asks for a restart of these services in the next tick.
     pub fn request_restart(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
         self.memory.requested.extend(names);
+    }
+
+    /// These connections get other tokens in the next tick.
+    pub fn renew(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
+        self.memory.renew.extend(names);
+    }
+
+    /// Whether a connection is still to get another token.
+    pub fn renews(&self, name: &crate::model::id::Name) -> bool {
+        self.memory.renew.contains(name)
     }
 
     /// Whoever asked for the restart of these does not wait for it any more.
@@ -112,6 +134,15 @@ impl Engine {
             busy,
             ..Report::default()
         })
+    }
+
+    /// The tree alone, read and linked.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn desired(&mut self) -> Result<Desired, EngineError> {
+        let owned = self.world.store.owned()?;
+        Ok(self.desire(&owned).0)
     }
 
     /// Forgets the oldest history beyond what the Hub keeps.

@@ -1,7 +1,9 @@
 //! One folder per kind, the same files in each.
 pub mod backend;
+pub mod connection;
 pub mod hub;
 pub mod intent;
+pub mod notes;
 pub mod path;
 pub mod schema;
 pub mod secret;
@@ -11,14 +13,18 @@ pub mod storage;
 pub mod suspend;
 #[cfg(test)]
 mod tests;
+pub mod trigger;
+pub mod vault;
 
 use std::sync::Arc;
 
 use self::backend::spec::StorageBackendSpec;
+use self::connection::spec::ConnectionSpec;
 use self::hub::spec::HubSpec;
 use self::secret::SecretRef;
 use self::service::spec::ServiceSpec;
 use self::storage::spec::StorageSpec;
+use self::vault::spec::VaultSpec;
 use crate::document::Document;
 use crate::model::id::KindName;
 use crate::model::problem::{Code, Problem, Severity};
@@ -30,6 +36,8 @@ use crate::model::problem::{Code, Problem, Severity};
 pub enum Spec {
     Hub(Arc<HubSpec>),
     Service(Arc<ServiceSpec>),
+    Vault(Arc<VaultSpec>),
+    Connection(Arc<ConnectionSpec>),
     Storage(Arc<StorageSpec>),
     StorageBackend(Arc<StorageBackendSpec>),
 }
@@ -49,6 +57,12 @@ impl Spec {
                 service::schedule::defaults(document, &mut spec);
                 service::check::check(document, &spec, problems);
                 Self::Service(Arc::new(spec))
+            }
+            KindName::Vault => Self::Vault(Arc::new(typed::<VaultSpec>(document, problems)?)),
+            KindName::Connection => {
+                let spec: ConnectionSpec = typed(document, problems)?;
+                connection::check::check(document, &spec, problems);
+                Self::Connection(Arc::new(spec))
             }
             KindName::Storage => {
                 let spec: StorageSpec = typed(document, problems)?;
@@ -79,6 +93,20 @@ impl Spec {
         }
     }
 
+    pub fn as_vault(&self) -> Option<&VaultSpec> {
+        match self {
+            Self::Vault(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    pub fn as_connection(&self) -> Option<&ConnectionSpec> {
+        match self {
+            Self::Connection(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
     pub fn as_storage(&self) -> Option<&StorageSpec> {
         match self {
             Self::Storage(spec) => Some(spec),
@@ -96,7 +124,7 @@ impl Spec {
     /// The secrets that it names, with the JSON pointer of each.
     pub fn secrets(&self) -> Vec<(String, &SecretRef)> {
         match self {
-            Self::Hub(_) | Self::Storage(_) => Vec::new(),
+            Self::Hub(_) | Self::Vault(_) | Self::Connection(_) | Self::Storage(_) => Vec::new(),
             Self::Service(spec) => {
                 spec.secret_env.iter().map(|(name, from)| (format!("/spec/secretEnv/{}", name.0), from)).collect()
             }
@@ -128,6 +156,8 @@ pub enum Action {
     /// The ledger lets go of a Hub that is no longer declared.
     ReleaseHub,
     Service(service::plan::Action),
+    Vault(vault::plan::Action),
+    Connection(connection::plan::Action),
     Storage(storage::plan::Action),
     Backend(backend::plan::Action),
 }
@@ -139,6 +169,8 @@ impl Action {
             Self::AcceptHub => "accept",
             Self::ReleaseHub => "release",
             Self::Service(action) => action.word(),
+            Self::Vault(action) => action.word(),
+            Self::Connection(action) => action.word(),
             Self::Storage(action) => action.word(),
             Self::Backend(action) => action.word(),
         }

@@ -8,9 +8,11 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::backend::spec::StorageBackendSpec;
+use super::connection::spec::ConnectionSpec;
 use super::hub::spec::HubSpec;
 use super::service::spec::ServiceSpec;
 use super::storage::spec::StorageSpec;
+use super::vault::spec::VaultSpec;
 use crate::document::envelope::{API_VERSION, Metadata, Schemas};
 use crate::document::schema::Checker;
 use crate::model::id::KindName;
@@ -30,9 +32,11 @@ struct Entry {
     spec: fn() -> Schema,
 }
 
-const KINDS: [Entry; 4] = [
+const KINDS: [Entry; 6] = [
     Entry { kind: KindName::Hub, title: "Hub", needs_spec: false, spec: root::<HubSpec> },
     Entry { kind: KindName::Service, title: "Service", needs_spec: true, spec: root::<ServiceSpec> },
+    Entry { kind: KindName::Vault, title: "Vault", needs_spec: true, spec: root::<VaultSpec> },
+    Entry { kind: KindName::Connection, title: "Connection", needs_spec: true, spec: root::<ConnectionSpec> },
     Entry { kind: KindName::Storage, title: "Storage", needs_spec: true, spec: root::<StorageSpec> },
     Entry {
         kind: KindName::StorageBackend,

@@ -164,6 +164,46 @@ reasons! {
     Serving,
     /// The database of keys and tokens is gone, damaged, or not the one that it was.
     DatabaseLost,
+    /// It is there.
+    Present,
+    /// Its service answers, and has no such vault.
+    VaultMissing,
+    /// The trigger is at its vault as it should be, with a token that counts.
+    Wired,
+    /// The trigger is about to be written.
+    Wiring,
+    /// Something of that name was there already, and is ours from now on.
+    Adopted,
+    /// Somebody removed the trigger, or the vault forgot it.
+    TriggerMissing,
+    /// Somebody changed the trigger.
+    TriggerEdited,
+    /// Somebody wrote the trigger after us; which token it sends cannot be seen.
+    TriggerOverwritten,
+    /// A token in use was revoked, or has expired.
+    BearerRevoked,
+    /// A token in use ends soon.
+    BearerExpiring,
+    /// A token in use is signed by a key that was retired.
+    KeyRotated,
+    /// A newer one took its place.
+    Replaced,
+    /// The sink does not have what it was told.
+    SinkForgot,
+    /// A module has standing access to a vault.
+    Lent,
+    /// Events were given up; a person replays or discards them.
+    DeadLetters,
+    /// So many events wait that no more are accepted.
+    QueueFull,
+    /// Notes whose event never arrived.
+    StuckNotes,
+    /// Events that never arrived are brought on their way again.
+    Rearmed,
+    /// The hub does not serve, so no event can arrive.
+    HubNotServing,
+    /// A crash left it, and nobody owns it.
+    Orphan,
 }
 
 impl std::fmt::Display for Reason {

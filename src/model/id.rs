@@ -81,6 +81,10 @@ pub enum KindName {
     Hub,
     /// One supervised module.
     Service,
+    /// One vault of notes in a Service.
+    Vault,
+    /// When something happens in one module, something is done in another.
+    Connection,
     /// Where blobs lie; there is one in a tree at most.
     Storage,
     /// A place where blobs can lie.
@@ -88,12 +92,15 @@ pub enum KindName {
 }
 
 impl KindName {
-    pub const ALL: [Self; 4] = [Self::Hub, Self::Service, Self::Storage, Self::StorageBackend];
+    pub const ALL: [Self; 6] =
+        [Self::Hub, Self::Service, Self::Vault, Self::Connection, Self::Storage, Self::StorageBackend];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hub => "Hub",
             Self::Service => "Service",
+            Self::Vault => "Vault",
+            Self::Connection => "Connection",
             Self::Storage => "Storage",
             Self::StorageBackend => "StorageBackend",
         }
@@ -114,6 +121,7 @@ impl FromStr for KindName {
         let singular = match plain.strip_suffix('s').unwrap_or(&plain) {
             // As kubectl users write it.
             "svc" => "service",
+            "conn" => "connection",
             "backend" => "storagebackend",
             word => word,
         };

@@ -25,7 +25,7 @@ impl std::fmt::Display for Refusal {
         };
         write!(
             f,
-            "{} of {} owned services are no longer declared ({}){recent}, and at most {} may be removed at once; nothing was removed",
+            "{} of {} owned resources are no longer declared ({}){recent}, and at most {} may be removed at once; nothing was removed",
             self.wanted.len(),
             self.owned,
             names.join(", "),
@@ -63,10 +63,9 @@ pub(super) fn admit(input: &Input<'_>, candidates: &BTreeSet<&ResourceId>) -> Re
     if !input.desired.complete {
         return Ok(Admitted::default());
     }
-    let services = |id: &&&ResourceId| id.kind == KindName::Service;
-    let wanted: BTreeSet<ResourceId> = candidates.iter().filter(services).map(|id| (*id).clone()).collect();
+    let wanted: BTreeSet<ResourceId> = candidates.iter().filter(|id| counts(id.kind)).map(|id| (*id).clone()).collect();
     let fresh: BTreeSet<&ResourceId> = wanted.difference(input.admitted).collect();
-    let owned = input.owned.keys().filter(|id| id.kind == KindName::Service).count();
+    let owned = input.owned.keys().filter(|id| counts(id.kind)).count();
     // What was declared again is not lost.
     let lost = |id: &&ResourceId| !fresh.contains(*id) && !input.desired.resources.contains_key(*id);
     let recent = input.recent.iter().filter(lost).count();
@@ -77,6 +76,11 @@ pub(super) fn admit(input: &Input<'_>, candidates: &BTreeSet<&ResourceId>) -> Re
         return Err(Refusal { wanted, owned, recent, allowed });
     }
     Ok(Admitted { ids: candidates.iter().map(|id| (*id).clone()).collect(), by_number: beyond })
+}
+
+/// Whether losing one by mistake would be felt. Storage is let go of only when it is empty.
+pub fn counts(kind: KindName) -> bool {
+    matches!(kind, KindName::Service | KindName::Vault | KindName::Connection)
 }
 
 fn hub_budget(input: &Input<'_>) -> PruneBudget {

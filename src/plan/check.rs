@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use super::{Input, Plan};
 use crate::kinds::Action;
 use crate::kinds::backend::plan::Action as BackendAction;
+use crate::kinds::connection::plan::Action as ConnectionAction;
 use crate::kinds::service::plan::Action as ServiceAction;
 use crate::kinds::storage::plan::Action as StorageAction;
+use crate::kinds::vault::plan::Action as VaultAction;
 use crate::model::observed::Observed;
 
 /// A plan that broke no rule.
@@ -54,7 +56,18 @@ pub fn check(plan: Plan, input: &Input<'_>) -> Result<CheckedPlan, Vec<String>> 
             Action::Backend(BackendAction::Release) | Action::Storage(StorageAction::Release) if declared || !owned => {
                 broken.push(format!("{id}: released although it is declared, or not ours"));
             }
-            Action::ReleaseHub | Action::AcceptHub | Action::Backend(_) | Action::Storage(_) => {}
+            Action::Connection(ConnectionAction::Release)
+            | Action::Vault(VaultAction::Release | VaultAction::Remove { .. })
+                if declared || !owned =>
+            {
+                broken.push(format!("{id}: released although it is declared, or not ours"));
+            }
+            Action::ReleaseHub
+            | Action::AcceptHub
+            | Action::Backend(_)
+            | Action::Storage(_)
+            | Action::Vault(_)
+            | Action::Connection(_) => {}
         }
         if !declared && !input.desired.complete && !input.down {
             broken.push(format!("{id}: a removal while the tree could not be read completely"));

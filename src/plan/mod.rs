@@ -3,6 +3,7 @@
 
 mod budget;
 mod check;
+pub(crate) mod connections;
 pub mod hours;
 pub mod status;
 mod step;
@@ -14,13 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-pub use budget::Refusal;
+pub use budget::{Refusal, counts};
 pub use check::{CheckedPlan, check};
 pub use hours::Hours;
 pub use step::{Claim, Step};
 
 use crate::desired::{Desired, Held, Resource};
 use crate::document::Document;
+use crate::kinds::connection::observe::Seen as Ties;
 use crate::kinds::hub::plan as hub_kind;
 use crate::kinds::intent::{Intent, Trouble};
 use crate::kinds::service::inputs;
@@ -78,6 +80,8 @@ pub struct Input<'a> {
     /// What was seen of the storage; `None` when the tree has nothing to do with one.
     pub storage: Option<&'a Seen>,
     pub hub: &'a ports::hub::Standing,
+    /// What was seen of connections and vaults; `None` when the tree has nothing to do with any.
+    pub ties: Option<&'a Ties>,
 }
 
 /// Something owned that no document declares.
@@ -127,10 +131,13 @@ pub fn make(input: &Input<'_>) -> Plan {
         match &resource.spec {
             Spec::Hub(_) => plan_hub(input, resource, &mut plan),
             Spec::Service(spec) => plan_service(input, resource, spec, &mut plan),
+            Spec::Vault(spec) => connections::vault(input, resource, spec, &mut plan),
+            Spec::Connection(spec) => connections::connection(input, resource, spec, &mut plan),
             Spec::StorageBackend(spec) => storage::backend(input, resource, spec, &mut plan),
             Spec::Storage(spec) => storage::storage(input, resource, spec, &mut plan),
         }
     }
+    connections::orphans(input, &mut plan);
     // Removal before addition: what replaces a thing is started after it.
     plan.steps.sort_by_key(|s| s.rank());
     wave::limit(input, &mut plan);
@@ -229,7 +236,11 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
                 storage::leaving(input, id, leaving, plan);
                 continue;
             }
-            KindName::Hub | KindName::Storage | KindName::StorageBackend => continue,
+            KindName::Vault | KindName::Connection if admitted || input.down => {
+                connections::leaving(input, id, leaving, plan);
+                continue;
+            }
+            _ => continue,
         }
         // A row that another service goes on with is not taken away with this one.
         let record = record_of(input.owned.get(id)).map(|record| {
@@ -237,7 +248,7 @@ fn plan_leaving(input: &Input<'_>, plan: &mut Plan) {
             Record { row, ..record }
         });
         let unknown = Observed::Unknown("not looked at".to_owned());
-        let unmet = live_dependents(input, &id.name);
+        let unmet = live_dependents(input, &id.name).or_else(|| taken_back_first(input, &id.name));
         let wish = match (input.down, admitted) {
             (true, _) => Wish::Stay(Reason::Down),
             (false, true) => Wish::Leave,
@@ -369,6 +380,12 @@ fn unmet(plan: &Plan, spec: &ServiceSpec) -> Option<Unmet> {
             doomed: hopeless,
         })
     })
+}
+
+/// What a leaving connection or vault has at the service is taken away while it still answers.
+fn taken_back_first(input: &Input<'_>, name: &Name) -> Option<Unmet> {
+    let id = connections::needs(input, name).filter(|_| !input.down)?;
+    Some(Unmet { message: format!("{id} is taken away first"), doomed: false })
 }
 
 /// Dependants stop before what they need.

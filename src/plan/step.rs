@@ -2,6 +2,7 @@
 
 use crate::kinds::Action;
 use crate::kinds::backend::plan::Action as BackendAction;
+use crate::kinds::connection::plan::Action as ConnectionAction;
 use crate::kinds::service::plan::Action as ServiceAction;
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
@@ -78,7 +79,15 @@ impl Step {
             Action::AcceptHub | Action::ReleaseHub | Action::Backend(BackendAction::Accept) => 2,
             Action::Backend(BackendAction::Release) => 5,
             Action::Service(ServiceAction::PutRow { .. } | ServiceAction::RemoveRow { .. }) => 3,
-            Action::Service(_) | Action::Storage(_) => 4,
+            Action::Connection(
+                ConnectionAction::Unwire(_)
+                | ConnectionAction::Unprepare(_)
+                | ConnectionAction::Withdraw(_)
+                | ConnectionAction::Revoke { .. }
+                | ConnectionAction::Release,
+            ) => 1,
+            Action::Connection(ConnectionAction::Rearm(_)) => 5,
+            Action::Service(_) | Action::Storage(_) | Action::Vault(_) | Action::Connection(_) => 4,
         }
     }
 

@@ -1,13 +1,16 @@
 //! What we ask of the outside world, as traits, and [`World`], the bundle of them. Adapters make them real, `sim` makes
 //! them pretend. A port has few verbs, and each says in its comment what a second call with the same input does.
 
+pub mod bearers;
 pub mod blobs;
 pub mod clock;
 pub mod deliveries;
 pub mod files;
 pub mod hub;
 pub mod keeper;
+pub mod letters;
 pub mod machine;
+pub mod peers;
 pub mod probes;
 pub mod registry;
 pub mod secrets;

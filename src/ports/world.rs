@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::PortError;
+use super::bearers::Bearers;
 use super::clock::{Clock, Dice};
+use super::deliveries::Deliveries;
 use super::files::Files;
 use super::hub::Hub;
 use super::keeper::{Keeper, Unit};
 use super::machine::Machine;
+use super::peers::Peers;
 use super::probes::Probes;
 use super::registry::{Registry, Row};
 use super::secrets::Secrets;
@@ -47,6 +50,9 @@ pub struct World {
     pub store: Rc<dyn Store>,
     pub storage: Rc<dyn Storage>,
     pub hub: Rc<dyn Hub>,
+    pub peers: Rc<dyn Peers>,
+    pub bearers: Rc<dyn Bearers>,
+    pub deliveries: Rc<dyn Deliveries>,
 }
 
 /// The answers of secret commands, by the folder they run in and their argument vector.
@@ -111,6 +117,18 @@ impl<'a> Hand<'a> {
     }
     pub fn new(world: &'a World) -> Self {
         Self { world }
+    }
+    pub fn clock(&self) -> &'a dyn Clock {
+        &*self.world.clock
+    }
+    pub fn peers(&self) -> &'a dyn Peers {
+        &*self.world.peers
+    }
+    pub fn bearers(&self) -> &'a dyn Bearers {
+        &*self.world.bearers
+    }
+    pub fn deliveries(&self) -> &'a dyn Deliveries {
+        &*self.world.deliveries
     }
     pub fn keeper(&self) -> &'a dyn Keeper {
         &*self.world.keeper

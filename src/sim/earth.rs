@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::deliveries::Queue;
 use super::storage::Blobs;
 use crate::keeper::table::{Effect, Event, Now, State};
 use crate::model::digest::Digest;
@@ -116,6 +117,7 @@ pub struct Earth {
     /// Starts by unit.
     pub starts: BTreeMap<Name, u64>,
     pub blobs: Blobs,
+    pub queue: Queue,
     /// What must never happen and did.
     pub broken: Vec<String>,
 }

@@ -2,10 +2,12 @@
 //! every port call that may let it fail, or kill us before or after it. Ordinary code, used by tests only. The keeper's restart
 //! table and the ledger in it are the real ones.
 
+pub mod deliveries;
 pub mod earth;
 pub mod fate;
 pub mod storage;
 pub mod story;
+mod ties;
 mod world;
 
 pub use world::{block_on, pretend};

@@ -67,6 +67,9 @@ pub fn pretend(earth: &Rc<RefCell<Earth>>, fate: &Rc<Fate>, store: Rc<dyn Store>
         store: all.clone(),
         storage: all.clone(),
         hub: all.clone(),
+        peers: all.clone(),
+        bearers: all.clone(),
+        deliveries: all.clone(),
     };
     (world, all)
 }

@@ -1,6 +1,8 @@
 //! From lines to what a person (or a program) reads. Nothing else in the house prints.
 
 pub mod blobs;
+pub mod catalog;
+pub mod deliveries;
 pub mod describe;
 pub mod human;
 pub mod lines;

@@ -138,6 +138,16 @@ impl HubSpec {
         self.origin.clone().unwrap_or_else(|| format!("{scheme}://{listen}"))
     }
 
+    /// Where modules of this machine reach the hub without leaving it; `None` when it serves nothing. A certificate is for the name of the
+    /// origin, so with one it is that.
+    pub fn loopback(&self) -> Option<String> {
+        if self.tls.is_some() {
+            return self.address().map(|_| self.effective_origin());
+        }
+        let listen = self.address()?.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+        Some(format!("http://{listen}"))
+    }
+
     /// All origins under which the hub is reached: its issuer, those the Hub names, and the loopback ones.
     pub fn origins(&self) -> Vec<String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };

@@ -17,6 +17,8 @@ const RELOAD_LIMIT: Millis = Millis::secs(10);
 pub enum Outcome {
     /// Done; the unit as it is now, where the action has one.
     Changed(Option<Box<Unit>>),
+    /// Done, and this is the kind's record in the ledger from now on.
+    Recorded(String),
     /// It was so already.
     Already,
     /// Not done; later it may work.

@@ -1,5 +1,6 @@
 //! What a Service can say wrong that no schema can tell, and what it comes to together with its module.json. Pure.
 
+use super::declares::flaws;
 use super::health;
 use super::module::Module;
 use super::schedule;
@@ -35,6 +36,7 @@ pub fn check(document: &Document, spec: &ServiceSpec, problems: &mut Vec<Problem
     look.routes(spec);
     look.dependencies(spec);
     look.resources(spec);
+    look.declarations(spec);
     suspend::check(document, &spec.suspend, problems);
     schedule::check(document, spec, problems);
 }
@@ -264,6 +266,37 @@ impl Look<'_> {
             let problem =
                 self.at_key(Code::MissingField, "/spec/routes", message).label("requests would have nowhere to go");
             self.push(problem.hint("add `port: auto` to the spec"));
+        }
+    }
+
+    fn declarations(&mut self, spec: &ServiceSpec) {
+        let given = [
+            ("events", spec.events.is_empty()),
+            ("actions", spec.actions.is_empty()),
+            ("credentials", spec.credentials.is_empty()),
+        ];
+        if spec.module.is_some() {
+            for (field, _) in given.into_iter().filter(|(_, empty)| !empty) {
+                let message = format!("`spec.{field}` stands beside `module`, whose module.json declares them");
+                let problem = self
+                    .at_key(Code::Conflict, &format!("/spec/{field}"), message)
+                    .also(self.document.key_at("/spec/module"), "this module.json says what it has")
+                    .hint("add them to the module.json, or use `command` and `workingDir` instead of `module`");
+                self.push(problem);
+            }
+            return;
+        }
+        // Without a module.json, the service's own name is its name space.
+        let name = self.document.id.name.as_str();
+        for flaw in flaws(name, &spec.events, &spec.actions, &spec.credentials, &[]) {
+            let code = if flaw.other.is_some() { Code::Conflict } else { Code::OutOfRange };
+            let mut problem = self.at(code, &format!("/spec{}", flaw.pointer), flaw.message);
+            if let Some(other) = flaw.other {
+                problem =
+                    problem.label("again here").also(self.document.value_at(&format!("/spec{other}")), "first here");
+            }
+            problem.hint = flaw.hint;
+            self.push(problem);
         }
     }
 

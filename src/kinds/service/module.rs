@@ -5,8 +5,11 @@ use std::sync::{Arc, LazyLock};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::declares::{ActionSpec, CredentialNeed, EventSpec, TemplateSpec, flaws};
 use crate::document::compose::compose;
+use crate::document::node::{Node, descend};
 use crate::document::schema::Checker;
 use crate::document::text::{Place, Text};
 use crate::model::problem::{Code, Problem};
@@ -36,6 +39,11 @@ pub struct Module {
     pub websocket: bool,
     /// Scopes that the module defines, `vault:read`.
     pub scopes: Vec<String>,
+    pub events: Vec<EventSpec>,
+    pub actions: Vec<ActionSpec>,
+    pub credentials: Vec<CredentialNeed>,
+    /// Connections that it proposes.
+    pub templates: Vec<TemplateSpec>,
     /// The file it was read from.
     pub source: SourceFile,
     /// Where the port stands.
@@ -83,6 +91,14 @@ struct Manifest {
     strip_prefix: Option<bool>,
     websocket: Option<bool>,
     scopes: Option<Scopes>,
+    #[serde(default)]
+    events: Vec<EventSpec>,
+    #[serde(default)]
+    actions: Vec<ActionSpec>,
+    #[serde(default)]
+    credentials: Vec<CredentialNeed>,
+    #[serde(default)]
+    connection_templates: Vec<TemplateSpec>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -92,9 +108,24 @@ struct Scopes {
 }
 
 static CHECKER: LazyLock<Checker> = LazyLock::new(|| {
-    let schema = schemars::schema_for!(Manifest).to_value();
+    let mut schema = schemars::schema_for!(Manifest).to_value();
+    loosen(&mut schema);
     Checker::new(&schema).expect("the schema is made from our own type, and a test makes it")
 });
+
+/// In a Service, what is declared may have no field that we do not know, and needs no title. Here it is the other way round: other
+/// readers may know more fields, and all of them want a title.
+fn loosen(schema: &mut Value) {
+    let shapes = schema.get_mut("$defs").and_then(Value::as_object_mut);
+    let declared =
+        |(name, _): &(&String, &mut Value)| ["EventSpec", "ActionSpec", "CredentialNeed"].contains(&name.as_str());
+    for shape in shapes.into_iter().flatten().filter(declared).filter_map(|(_, shape)| shape.as_object_mut()) {
+        shape.remove("additionalProperties");
+        if let Some(Value::Array(required)) = shape.get_mut("required") {
+            required.push("title".into());
+        }
+    }
+}
 
 /// Reads a manifest. Other programs read the same file as strict JSON, so it must be that.
 ///
@@ -123,7 +154,7 @@ fn read(file: &SourceFile, text: &Text, problems: &mut Vec<Problem>) -> Option<M
     let root = documents.into_iter().next().and_then(|document| document.root)?;
     let value = CHECKER.check(text, &root, problems)?;
     let manifest: Manifest = serde_json::from_value(value).ok()?;
-    let scopes = manifest.scopes.unwrap_or_default().defines;
+    let scopes = manifest.scopes.as_ref().map_or_else(Vec::new, |scopes| scopes.defines.clone());
     let prefix = format!("{}:", manifest.name);
     for (index, scope) in scopes.iter().enumerate() {
         if scope.strip_prefix(&prefix).is_some_and(|verb| !verb.is_empty()) {
@@ -134,6 +165,16 @@ fn read(file: &SourceFile, text: &Text, problems: &mut Vec<Problem>) -> Option<M
         let message =
             format!("`scopes.defines[{index}]` cannot be `{scope}`: a module defines scopes of its own name only");
         problems.push(Problem::error(Code::BadModule, at, message).hint(format!("write `{prefix}<verb>`")));
+    }
+    let Manifest { events, actions, credentials, connection_templates: templates, .. } = &manifest;
+    for flaw in flaws(&manifest.name, events, actions, credentials, templates) {
+        let at = |pointer: &str| text.span(descend(&root, pointer).1.place);
+        let mut problem = Problem::error(Code::BadModule, at(&flaw.pointer), flaw.message);
+        if let Some(other) = flaw.other {
+            problem = problem.label("again here").also(at(&other), "first here");
+        }
+        problem.hint = flaw.hint;
+        problems.push(problem);
     }
     let port_at = text.span(root.get("port").map_or(root.place, |node| node.place));
     Some(Module {
@@ -148,9 +189,24 @@ fn read(file: &SourceFile, text: &Text, problems: &mut Vec<Problem>) -> Option<M
         strip_prefix: manifest.strip_prefix.unwrap_or(false),
         websocket: manifest.websocket.unwrap_or(false),
         scopes,
+        events: manifest.events,
+        actions: manifest.actions,
+        credentials: manifest.credentials,
+        templates: manifest.connection_templates,
         source: file.clone(),
         port_at,
     })
+}
+
+impl Module {
+    /// Where a value stands in the file, by JSON pointer; the nearest value around it when it is not there. The file is read again
+    /// for it, because only messages ask.
+    pub fn value_at(&self, pointer: &str) -> Span {
+        let text = Text::new(&self.source);
+        let documents = compose(&text, text.as_str());
+        let root: Option<&Node> = documents.first().and_then(|document| document.root.as_ref());
+        root.map_or_else(|| self.port_at.clone(), |root| text.span(descend(root, pointer).1.place))
+    }
 }
 
 /// serde_json's complaint, at its line and column (which counts bytes).

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::declares::{ActionSpec, CredentialNeed, EventSpec};
 use super::schedule::ScheduleSpec;
 use crate::kinds::secret::SecretRef;
 use crate::kinds::suspend::Suspend;
@@ -89,6 +90,12 @@ pub struct ServiceSpec {
     pub suspend: Suspend,
     /// Runs the program by the clock instead of all the time. Its restart policy is `never` (the default then) or `on-failure`.
     pub schedule: Option<ScheduleSpec>,
+    /// What happens in the program that connections may listen to. With `module`, its module.json says it.
+    pub events: Vec<EventSpec>,
+    /// What the program does when a connection asks it to. With `module`, its module.json says it.
+    pub actions: Vec<ActionSpec>,
+    /// The tokens for vaults that the program wants to have. With `module`, its module.json says it.
+    pub credentials: Vec<CredentialNeed>,
 }
 
 /// The name of an environment variable.

@@ -1,0 +1,40 @@
+//! What is seen of all connections and vaults, once a tick.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::inputs::{Inputs, Unusable};
+use super::plan::{AtSink, Stuck};
+use crate::kinds::trigger::{Address, Vault};
+use crate::model::id::Name;
+use crate::ports::bearers::Holdings;
+use crate::ports::deliveries::Tally;
+use crate::ports::probes::Ask;
+
+/// All of them.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What each declared connection comes to.
+    pub inputs: BTreeMap<Name, Result<Inputs, Unusable>>,
+    /// What each vault that matters says.
+    pub vaults: BTreeMap<Address, Vault>,
+    /// Tokens, or why nothing is known of them.
+    pub holdings: Result<Rc<Holdings>, String>,
+    /// Whether sinks have what they were told.
+    pub at_sink: BTreeMap<Name, AtSink>,
+    /// How events stand.
+    pub tallies: BTreeMap<Name, Tally>,
+    /// Notes whose event never arrived.
+    pub stuck: BTreeMap<Name, Stuck>,
+    /// The commands that make and remove each vault, or why there is none.
+    pub commands: BTreeMap<Name, Commands>,
+    /// Connections that are to get another token.
+    pub renew: BTreeSet<Name>,
+}
+
+/// How a vault is made and removed.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    pub create: Result<Ask, String>,
+    pub remove: Result<Ask, String>,
+}

@@ -1,0 +1,83 @@
+//! What services declare, from the files alone: `get events`, `get actions`, `get credentials`, `get templates`.
+
+use std::fs;
+
+use super::stage::Stage;
+
+const AGENT: &str = r#"{
+  "name": "agent", "manifestName": "parachute-agent", "port": 1941, "paths": ["/agent"], "health": "/health",
+  "startCmd": ["agent"],
+  "events": [{ "key": "message.sent", "title": "Message sent" }],
+  "actions": [
+    { "key": "message.deliver", "title": "Deliver a message", "endpoint": "/api/in", "scope": "agent:send",
+      "inputSchema": { "type": "object", "properties": { "channel": { "type": "string" } }, "required": ["channel"] } },
+    { "key": "internal", "title": "Of no use to connections" }
+  ],
+  "credentials": [{ "key": "notes", "title": "Notes", "scope": "vault:{vault}:write", "endpoint": "/api/credentials" }],
+  "connectionTemplates": [{ "key": "link", "title": "Link",
+    "source": { "module": "vault", "event": "note.created" }, "sink": { "module": "agent", "action": "message.deliver" },
+    "parameters": [{ "key": "channel", "target": "sink.params.channel" }] }]
+}"#;
+
+fn stage() -> Stage {
+    let stage = Stage::new();
+    stage.hub();
+    let folder = stage.path("manifests/modules/agent/.parachute");
+    fs::create_dir_all(&folder).expect("a module folder");
+    fs::write(folder.join("module.json"), AGENT).expect("a module.json");
+    stage.write(
+        "agent.yaml",
+        "apiVersion: trueup/v1\nkind: Service\nmetadata: { name: agent }\nspec: { module: modules/agent }\n",
+    );
+    stage.write(
+        "vault.yaml",
+        "apiVersion: trueup/v1\nkind: Service\nmetadata: { name: vault }\nspec:\n  command: [sleep, '60']\n  events:\n    \
+         - key: note.created\n      title: A note was made\n      filterSchema: { type: object, properties: { tags: { type: array }, color: {} } }\n",
+    );
+    stage
+}
+
+#[test]
+fn what_services_declare_is_listed_without_a_daemon() {
+    let stage = stage();
+    let events = stage.run(&["get", "events"]).code(0).out;
+    let rows: Vec<Vec<&str>> =
+        events.lines().map(|line| line.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect()).collect();
+    assert_eq!(
+        rows,
+        [
+            vec!["SERVICE", "EVENT", "TITLE", "FILTER"],
+            vec!["agent", "message.sent", "Message sent", "-"],
+            vec!["vault", "note.created", "A note was made", "color, tags"],
+        ]
+    );
+    let actions = stage.run(&["get", "actions", "-o", "json"]).code(0).typed("actionDeclared");
+    assert_eq!(actions.len(), 2);
+    assert_eq!((&actions[0]["key"], &actions[0]["connectable"]), (&"message.deliver".into(), &true.into()));
+    assert_eq!((&actions[1]["key"], &actions[1]["connectable"]), (&"internal".into(), &false.into()));
+    assert_eq!(actions[0]["params"], serde_json::json!(["channel"]));
+    assert!(actions[0]["source"].as_str().expect("a place").ends_with("module.json:6:14"), "{}", actions[0]["source"]);
+    assert!(stage.run(&["get", "actions", "agent"]).code(0).out.contains("agent:send"));
+    assert!(stage.run(&["get", "credentials"]).code(0).out.contains("vault:{vault}:write"));
+    let templates = stage.run(&["get", "templates"]).code(0).out;
+    assert!(templates.contains("vault note.created") && templates.contains("agent message.deliver"), "{templates}");
+    assert!(stage.run(&["get", "events", "-o", "yaml"]).code(0).out.contains("key: note.created"));
+    assert_eq!(
+        stage.run(&["get", "events", "vualt"]).code(1).err.lines().last(),
+        Some("  help: did you mean 'vault'?")
+    );
+    assert_eq!(stage.run(&["get", "templates", "vault"]).code(0).err, "no templates\n");
+    assert!(!stage.path(".trueup").exists(), "looking leaves nothing behind");
+}
+
+#[test]
+fn a_module_json_with_a_mistake_is_told_and_the_rest_is_listed() {
+    let stage = stage();
+    let file = stage.path("manifests/modules/agent/.parachute/module.json");
+    fs::write(&file, AGENT.replace("\"agent:send\"", "\"vault:admin\"")).expect("a module.json");
+    let answer = stage.run(&["get", "events"]).code(0);
+    assert!(answer.out.contains("note.created") && !answer.out.contains("message.sent"), "{}", answer.out);
+    assert!(answer.err.contains("the scope `vault:admin` is not one of `agent`"), "{}", answer.err);
+    let told = stage.run(&["validate"]).code(0);
+    assert!(told.err.contains("did you mean `agent:admin`?"), "{}", told.err);
+}
