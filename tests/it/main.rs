@@ -26,6 +26,7 @@ mod hours;
 mod hours_sim;
 mod hub;
 mod hub_stage;
+mod import;
 mod intent_sim;
 mod jwt;
 mod keeper;
