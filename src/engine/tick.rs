@@ -11,6 +11,7 @@ use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
 use super::storage;
+use super::stuck::pace;
 use super::{Engine, EngineError, Mode, Sink};
 use crate::desired::Held;
 use crate::kinds::Spec;
@@ -188,7 +189,10 @@ impl Engine {
             pruned: executed.released,
             interval: Some(match &looked.ties {
                 // Nobody tells us what happens to a trigger.
-                Some(_) => looked.hub.interval.min(TIES_INTERVAL),
+                Some(_) => {
+                    let specs = looked.desired.resources.values().filter_map(|resource| resource.spec.as_connection());
+                    specs.map(pace).fold(looked.hub.interval.min(TIES_INTERVAL), Millis::min)
+                }
                 None => looked.hub.interval,
             }),
             ..Report::default()
