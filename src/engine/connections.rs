@@ -40,6 +40,9 @@ const SINK_LIMIT: Millis = Millis::secs(2);
 const FIRST_PAUSE: Millis = Millis::secs(2);
 const LONGEST_PAUSE: Millis = Millis::secs(60);
 
+/// So long after our start a vault may not accept our tokens: it must fetch our keys first, and we must serve them.
+const YOUTH: Millis = Millis::secs(10);
+
 /// Vaults that took too long to answer: everything else would wait for them in every tick.
 #[derive(Debug, Default)]
 pub(super) struct Slow(BTreeMap<Address, (Tick, u32)>);
@@ -107,9 +110,15 @@ impl Engine {
             tallies: self.world.deliveries.tallies().unwrap_or_default(),
             stuck: self.memory.stuck.clone(),
             commands: commands(look, around),
+            young: self.is_young(),
             renew: self.memory.renew.clone(),
             inputs,
         })
+    }
+
+    fn is_young(&mut self) -> bool {
+        let now = self.world.clock.now();
+        (now - *self.born.get_or_insert(now)) < YOUTH
     }
 
     /// Asks every vault for its triggers, all at the same time.

@@ -36,6 +36,7 @@ pub(super) fn connection(input: &Input<'_>, resource: &Resource, spec: &Connecti
         inputs: seen.inputs.get(&resource.id.name),
         changed: changed(input, resource),
         suspended: suspended.as_deref(),
+        stays_away: stays_away(plan, spec),
         ..ties.view(&stored)
     };
     let intent = connection_kind::plan(&view);
@@ -162,6 +163,16 @@ fn renamed(input: &Input<'_>, plan: &mut Plan) {
     }
 }
 
+/// Whether nobody can hope that the vault of a connection answers soon: a person keeps its service stopped, or it is broken.
+fn stays_away(plan: &Plan, spec: &ConnectionSpec) -> bool {
+    let source = spec.source.as_ref().map(|source| &source.service);
+    let Some(service) = source.or(spec.credential.as_ref().map(|wish| &wish.vault_service)) else { return false };
+    plan.standings.get(&ResourceId::service(service)).is_none_or(|standing| {
+        let kept = matches!(standing.reason, Reason::Suspended | Reason::Overridden | Reason::Down | Reason::Scheduled);
+        standing.doomed || kept
+    })
+}
+
 /// Every trigger that declared connections want, and whose it is.
 fn wished(seen: &Seen) -> BTreeMap<Place, &Name> {
     let place = |inputs: &Result<Inputs, Unusable>| {
@@ -263,6 +274,7 @@ impl<'a> Ties<'a> {
             tally: seen.tallies.get(self.name),
             stuck: seen.stuck.get(self.name),
             hub: input.hub,
+            stays_away: false,
             renew: seen.renew.contains(self.name),
             now: input.now,
         }

@@ -28,6 +28,8 @@ pub struct Seen {
     pub stuck: BTreeMap<Name, Stuck>,
     /// The commands that make and remove each vault, or why there is none.
     pub commands: BTreeMap<Name, Commands>,
+    /// This process has only begun to look: a vault may not know our keys yet.
+    pub young: bool,
     /// Connections that are to get another token.
     pub renew: BTreeSet<Name>,
 }

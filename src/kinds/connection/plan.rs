@@ -198,6 +198,8 @@ pub struct View<'a> {
     pub tally: Option<&'a Tally>,
     pub stuck: Option<&'a Stuck>,
     pub hub: &'a hub::Standing,
+    /// The service of its vault is not to run, or cannot.
+    pub stays_away: bool,
     /// A person asked for another token.
     pub renew: bool,
     pub now: Timestamp,
@@ -370,7 +372,9 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
         Vault::Absent | Vault::Unknown(_) => None,
     };
     let finding = match (&written, seen) {
-        _ if !matches!(vault, Vault::Present(_)) => None,
+        _ if matches!(vault, Vault::Unknown(_)) => None,
+        // It is written as soon as the vault is there.
+        (Some(_), _) if *vault == Vault::Absent => Some((Reason::VaultMissing, Cause::Drift, "its vault is gone".to_owned())),
         (None, _) if view.owned && view.record.wired.is_some() => Some((Reason::Changed, Cause::Intent, String::new())),
         (None, None) => Some((Reason::Absent, Cause::Intent, String::new())),
         // After a crash, or with a new ledger: whatever is there under our name is ours to write.
@@ -390,7 +394,13 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
     });
     let ready = |standing: Standing| Standing { started: true, ready: true, ..standing };
     let Some((reason, cause, detail)) = finding else {
-        return Outcome { standing: ready(well(view, inputs, &place)), step: None, gate: None };
+        let standing = match vault {
+            Vault::Present(_) => ready(well(view, inputs, &place)),
+            // It was there when it was last looked at.
+            Vault::Unknown(why) => unreachable(view, at, why),
+            Vault::Absent => Standing::down(Reason::VaultMissing, format!("there is no {at}")),
+        };
+        return Outcome { standing, step: None, gate: None };
     };
     let mut claim = record.clone();
     claim.triggers.insert(place.clone());
@@ -418,11 +428,16 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
             Outcome { standing: Standing::down(Reason::VaultMissing, message), step: Some(step), gate }
         }
         Vault::Unknown(why) => {
-            let message = format!("{at}: {why}");
-            let standing = Standing::down(Reason::DependencyNotReady, message.clone());
-            Outcome { standing, step: Some(step), gate: Some(message) }
+            let standing = unreachable(view, at, why);
+            Outcome { gate: Some(standing.message.clone()), standing, step: Some(step) }
         }
     }
+}
+
+/// Nothing can be said before the vault answers. Whether that is to be hoped for, its service says.
+fn unreachable(view: &View<'_>, at: &Address, why: &str) -> Standing {
+    let standing = Standing::down(Reason::DependencyNotReady, format!("{at}: {why}"));
+    Standing { doomed: view.stays_away, ..standing }
 }
 
 /// What somebody else did to it.
