@@ -14,6 +14,7 @@ mod connections;
 mod continuous;
 mod database;
 mod deliveries;
+mod delivery_sim;
 mod delivery_stage;
 mod demo;
 mod demo_sink;
