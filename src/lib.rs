@@ -20,6 +20,8 @@ pub mod authority;
 pub mod cli;
 /// Wiring: the real world behind the commands, and the continuous mode.
 pub mod daemon;
+/// Events from vaults to sinks, at least once; with threads of its own.
+pub mod delivery;
 /// Small real modules for examples and tests.
 pub mod demo;
 /// Documents to one checked graph.

@@ -3,6 +3,8 @@
 /// The system's clocks and its source of chance.
 pub mod blobs;
 pub mod clock;
+/// Events on their way to sinks.
+pub mod deliveries;
 /// The limit of open files.
 pub mod descriptors;
 /// The only door to the process environment.

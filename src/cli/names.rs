@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use clap::Parser;
 use clap_complete::CompletionCandidate;
 use serde::Deserialize;
 
-use super::engine::Control;
+use super::engine::{Control, Offer};
 use super::exit::Failure;
 use super::{Desk, unless_cancelled};
 use crate::model::condition::Reason;
@@ -232,6 +233,30 @@ pub fn backend_candidates() -> Vec<CompletionCandidate> {
     let heads = heads(&completed_manifests());
     let backends = heads.into_iter().filter(|head| head.kind == KindName::StorageBackend.as_str());
     backends.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
+}
+
+/// Names of connections, for shell completion.
+pub fn connection_candidates() -> Vec<CompletionCandidate> {
+    let heads = heads(&completed_manifests());
+    let connections = heads.into_iter().filter(|head| head.kind == KindName::Connection.as_str());
+    connections.map(|head| CompletionCandidate::new(head.metadata.name)).collect()
+}
+
+/// Completers get nothing of us, so whoever can name events says so before.
+static EVENTS: OnceLock<Offer> = OnceLock::new();
+
+/// Says who names events.
+pub(super) fn offer_events(offer: Offer) {
+    let _ = EVENTS.set(offer);
+}
+
+/// Ids of events that wait or are dead, for shell completion.
+pub fn event_candidates() -> Vec<CompletionCandidate> {
+    let words: Vec<_> = std::env::args_os().collect();
+    let flag = words.windows(2).find(|pair| pair[0] == "--state").map(|pair| PathBuf::from(&pair[1]));
+    let Ok(place) = super::place_of(&completed_manifests(), flag.as_deref()) else { return Vec::new() };
+    let ids = EVENTS.get().map(|offer| offer(&place.state)).unwrap_or_default();
+    ids.into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// `Kind/name` of every resource, and the names that only one has, for shell completion.

@@ -77,7 +77,8 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
     });
     let clock = Rc::new(SystemClock);
     let manifests = manifests(place)?;
-    let hub = Rc::new(LazyHub::new(&place.state));
+    let deliveries = Rc::new(LazyDeliveries::new(&place.state, access));
+    let hub = Rc::new(LazyHub::new(&place.state, deliveries.room()));
     let store_again = store.clone();
     let world = World {
         place: environment.place(place.state.clone()),
@@ -95,7 +96,7 @@ pub(super) fn build(place: &Place, access: Access, ringer: &Ringer) -> Result<Bu
         hub: hub.clone(),
         peers: Rc::new(LocalPeers),
         bearers: Rc::new(LazyBearers::new(&place.state, access, store_again)),
-        deliveries: Rc::new(LazyDeliveries),
+        deliveries,
     };
     Ok(Built { engine: Engine::new(world), keeper, hub, _watch: watch })
 }

@@ -165,10 +165,17 @@ impl Local {
         };
         let ringer = Ringer::new();
         let mut built = self.build(adopt, &ringer)?;
+        if matches!(verb, Verb::Reconcile { .. }) {
+            // Nobody listens at the other end: a request that changes something is told that we end.
+            let (to, _) = tokio::sync::mpsc::unbounded_channel();
+            let office = Arc::new(Desk::open(&self.place, to, ringer.clone())?);
+            built.hub.stand_by(&ringer, office, built.engine.world().store.clone());
+        }
         let mut mode = Mode::default();
         match &verb {
             Verb::Reconcile { options } => mode.allow_prune = options.allow_prune.map(|n| n as usize),
             Verb::Restart { names, .. } => built.engine.request_restart(names.iter().cloned()),
+            Verb::Renew { connections, .. } => built.engine.renew(connections.iter().cloned()),
             Verb::Override { request, .. } => {
                 built.engine.override_services(request).map_err(anyhow::Error::from)?;
             }
@@ -178,6 +185,7 @@ impl Local {
         let until = Until { timeout: verb.timeout(), only: verb.only() };
         let mut emitter = Emitter::new(sink);
         let run = built.engine.converge(&bell, mode, until, &mut emitter).await;
+        built.hub.end();
         let (verdict, report, summary) = run.map_err(anyhow::Error::from)?;
         if mode.down && verdict == Verdict::Settled {
             built.keeper.shutdown(false).await.map_err(anyhow::Error::from)?;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::Answer;
 use crate::ports::clock::Clock;
+use crate::ports::deliveries::Post;
 use crate::ports::hub::{Hub, Standing, Wish};
 use crate::ports::sockets::{Sockets as _, Sought};
 use crate::ports::store::Store;
@@ -40,10 +42,20 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(super) struct LazyHub {
     state: PathBuf,
     server: RefCell<Option<Served>>,
+    /// What it is served with as soon as somebody needs it.
+    standby: RefCell<Option<Standby>>,
     /// Why the process cannot go on.
     lost: Arc<Mutex<Option<String>>>,
     /// The database of keys and tokens was opened.
     opened: Arc<AtomicBool>,
+    /// Where events are delivered.
+    post: Arc<dyn Post>,
+}
+
+struct Standby {
+    ringer: Ringer,
+    office: Arc<dyn Office>,
+    store: Rc<dyn Store>,
 }
 
 struct Served {
@@ -57,8 +69,15 @@ struct Served {
 
 impl LazyHub {
     /// `state` is the state folder.
-    pub(super) fn new(state: &Path) -> Self {
-        Self { state: state.to_owned(), server: RefCell::default(), lost: Arc::default(), opened: Arc::default() }
+    pub(super) fn new(state: &Path, post: Arc<dyn Post>) -> Self {
+        Self {
+            state: state.to_owned(),
+            server: RefCell::default(),
+            standby: RefCell::default(),
+            lost: Arc::default(),
+            opened: Arc::default(),
+            post,
+        }
     }
 
     /// From now on what it is told is served.
@@ -76,6 +95,7 @@ impl LazyHub {
             holder: Some(Arc::new(|address| holder(address.port()))),
             bounds: Bounds::within(descriptors::raise()),
             office,
+            post: self.post.clone(),
             instance: Arc::from(instance.as_str()),
             vital: vital::Parts {
                 database: self.state.join(database::DATABASE).display().to_string(),
@@ -101,6 +121,11 @@ impl LazyHub {
         let (started, home) = (SystemClock.wall(), PathBuf::new());
         *self.server.borrow_mut() = Some(Served { server, instance, started, home, card, note });
         Ok(())
+    }
+
+    /// It is served as soon as the tree has something that needs it, and not before.
+    pub(super) fn stand_by(&self, ringer: &Ringer, office: Arc<dyn Office>, store: Rc<dyn Store>) {
+        *self.standby.borrow_mut() = Some(Standby { ringer: ringer.clone(), office, store });
     }
 
     /// What a tick reported.
@@ -136,6 +161,7 @@ impl LazyHub {
 
     /// Gives requests a moment, and ends.
     pub(super) fn end(&self) {
+        self.standby.borrow_mut().take();
         let served = self.server.borrow_mut().take();
         if let Some(mut served) = served {
             served.card.take_away();
@@ -188,6 +214,12 @@ fn number() -> Result<String, Failure> {
 
 impl Hub for LazyHub {
     fn tell(&self, wish: Wish) {
+        let standby = if wish.has_ties { self.standby.borrow_mut().take() } else { None };
+        if let Some(Standby { ringer, office, store }) = standby
+            && let Err(failure) = self.serve(&ringer, office, &*store)
+        {
+            tracing::warn!(why = ?failure, "the hub cannot be served");
+        }
         if let Some(served) = &mut *self.server.borrow_mut() {
             served.home.clone_from(&wish.home);
             served.server.tell(wish);

@@ -3,13 +3,17 @@
 
 mod args;
 mod clerk;
+mod cut;
 mod echo;
+mod fetch;
+mod guard;
 mod mailbox;
 mod registration;
 mod server;
 mod vault;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -40,6 +44,9 @@ struct Identity {
 /// Runs a demonstration module until it is told to stop. `args` is what follows `trueup demo`.
 /// Returns the exit code it was told to end with.
 pub fn run(args: &[String]) -> u8 {
+    if vault::is_verb(args) {
+        return vault::run(args);
+    }
     let words = std::iter::once("trueup demo".to_owned()).chain(args.iter().cloned());
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
@@ -121,14 +128,28 @@ async fn serve(args: &Args, stopped: oneshot::Receiver<()>) -> Result<(), String
         // Once in the life of the process, which is the module.
         identity.row = row.clone().leak();
     }
+    if args.module == Which::Vault && args.vault.first() != "default" {
+        identity.mount = format!("/vault/{}", args.vault.first()).leak();
+        identity.health = format!("{}/health", identity.mount).leak();
+    }
     let home = args.home.as_deref();
+    let mut paths = vec![identity.mount.to_owned()];
     let routes = match args.module {
-        Which::Vault => vault::routes(home),
-        Which::Mailbox => mailbox::routes(),
+        Which::Vault => {
+            let served = vault::served(args, &identity)?;
+            paths = served.paths;
+            served.routes
+        }
+        Which::Mailbox => mailbox::routes(args, &identity)?,
         Which::Clerk => clerk::routes(home, &args.vault_row),
         Which::Echo => echo::routes(),
     };
-    server::serve(args, &identity, routes, stopped).await
+    server::serve(args, &identity, routes, &paths, stopped).await
+}
+
+/// Where a module keeps its things. Another one of the same kind has a row, and a folder, of its own.
+fn own_folder(home: &Path, usual: &Identity, row: &str) -> PathBuf {
+    home.join(if row == usual.row { usual.short } else { row })
 }
 
 /// Leaves a grandchild behind that outlives a careless stop; it ends by itself within the hour.

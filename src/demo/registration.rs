@@ -19,31 +19,53 @@ pub(super) fn port_of(home: Option<&Path>, row: &str) -> Option<u16> {
 }
 
 /// Writes the module's own row: its fields win, fields of others in it survive.
-pub(super) fn register(home: &Path, identity: &Identity, port: u16) -> io::Result<()> {
-    let path = home.join(FILE);
-    let mut root: Value = match fs::read(&path) {
+pub(super) fn register(home: &Path, identity: &Identity, port: u16, paths: &[String]) -> io::Result<()> {
+    let mut root = match fs::read(home.join(FILE)) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => json!({ "services": [] }),
         Err(error) => return Err(error),
     };
-    let no_list = || io::Error::new(io::ErrorKind::InvalidData, "there is no list of services in it");
-    let rows = root.get_mut("services").and_then(Value::as_array_mut).ok_or_else(no_list)?;
-    let own = own_fields(identity, port);
+    let rows = rows(&mut root)?;
+    let own = own_fields(identity, port, paths);
     match rows.iter_mut().filter(|row| row["name"] == identity.row).find_map(Value::as_object_mut) {
         Some(row) => row.extend(own),
         None => rows.push(Value::Object(own)),
     }
-    fs::create_dir_all(home)?;
-    let new = home.join(format!("{FILE}.tmp-{}", std::process::id()));
-    fs::write(&new, serde_json::to_string_pretty(&root)? + "\n")?;
-    fs::rename(&new, &path)
+    write(home, &root)
 }
 
-fn own_fields(identity: &Identity, port: u16) -> Map<String, Value> {
+/// Writes other paths into the row with this name. Without such a row there is nothing to write.
+pub(super) fn set_paths(home: &Path, row: &str, paths: &[String]) -> io::Result<()> {
+    let mut root: Value = match fs::read(home.join(FILE)) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let wanted = json!(paths);
+    match rows(&mut root)?.iter_mut().find(|entry| entry["name"] == row) {
+        Some(row) if row["paths"] != wanted => row["paths"] = wanted,
+        _ => return Ok(()),
+    }
+    write(home, &root)
+}
+
+fn rows(root: &mut Value) -> io::Result<&mut Vec<Value>> {
+    let no_list = || io::Error::new(io::ErrorKind::InvalidData, "there is no list of services in it");
+    root.get_mut("services").and_then(Value::as_array_mut).ok_or_else(no_list)
+}
+
+fn write(home: &Path, root: &Value) -> io::Result<()> {
+    fs::create_dir_all(home)?;
+    let new = home.join(format!("{FILE}.tmp-{}", std::process::id()));
+    fs::write(&new, serde_json::to_string_pretty(root)? + "\n")?;
+    fs::rename(&new, home.join(FILE))
+}
+
+fn own_fields(identity: &Identity, port: u16, paths: &[String]) -> Map<String, Value> {
     let fields = [
         ("name", json!(identity.row)),
         ("port", json!(port)),
-        ("paths", json!([identity.mount])),
+        ("paths", json!(paths)),
         ("health", json!(identity.health)),
         ("version", json!(env!("CARGO_PKG_VERSION"))),
         ("displayName", json!(identity.display_name)),
@@ -66,12 +88,17 @@ mod tests {
         let before = json!({ "services": [{ "name": "x" }, row], "more": 1 });
         fs::write(home.path().join(FILE), before.to_string()).expect("a file");
         assert_eq!(port_of(Some(home.path()), "parachute-vault"), Some(7));
-        register(home.path(), &vault::IDENTITY, 8).expect("a row");
+        register(home.path(), &vault::IDENTITY, 8, &["/vault/default".to_owned()]).expect("a row");
         assert_eq!(port_of(Some(home.path()), "parachute-vault"), Some(8));
         let after: Value = serde_json::from_slice(&fs::read(home.path().join(FILE)).expect("a file")).expect("JSON");
         assert_eq!((&after["more"], &after["services"][0]), (&json!(1), &json!({ "name": "x" })));
         assert_eq!(after["services"][1]["installDir"], "/opt/vault");
         assert_eq!(after["services"][1]["paths"], json!(["/vault/default"]));
+        let both = ["/vault/default".to_owned(), "/vault/lab".to_owned()];
+        set_paths(home.path(), "parachute-vault", &both).expect("told");
+        set_paths(home.path(), "nobody", &both).expect("nobody to tell");
+        let after: Value = serde_json::from_slice(&fs::read(home.path().join(FILE)).expect("a file")).expect("JSON");
+        assert_eq!((&after["services"][1]["paths"], &after["services"][1]["port"]), (&json!(both), &json!(8)));
     }
 
     #[test]
@@ -80,7 +107,7 @@ mod tests {
         for text in ["{", "{\"services\": 1}"] {
             fs::write(home.path().join(FILE), text).expect("a file");
             assert_eq!(port_of(Some(home.path()), "parachute-vault"), None);
-            assert!(register(home.path(), &vault::IDENTITY, 8).is_err());
+            assert!(register(home.path(), &vault::IDENTITY, 8, &[]).is_err());
             assert_eq!(fs::read_to_string(home.path().join(FILE)).expect("a file"), text);
         }
     }

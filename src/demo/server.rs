@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::args::Args;
+use super::cut::{Cut, Cuttable};
 use super::{Identity, registration, say};
 
 /// How often it looks whether it is still sick, and the longest pause between two signs of life.
@@ -26,6 +27,7 @@ pub(super) async fn serve(
     args: &Args,
     identity: &Identity,
     routes: Router,
+    paths: &[String],
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), String> {
     let wanted = args.listen_on.unwrap_or_else(|| ladder(args, identity));
@@ -36,7 +38,7 @@ pub(super) async fn serve(
     let listener = bound.map_err(|error| format!("{} cannot listen on port {wanted}: {error}", identity.short))?;
     let port = listener.local_addr().map_err(|error| format!("a port without a number: {error}"))?.port();
     if let Some(home) = &args.home
-        && let Err(error) = registration::register(home, identity, port)
+        && let Err(error) = registration::register(home, identity, port, paths)
     {
         say(&format!("{} is not registered in {}: {error}", identity.short, home.display()));
     }
@@ -51,7 +53,8 @@ pub(super) async fn serve(
         // An error means that the sender is gone, which is a stop as well.
         let _ = stopped.await;
     };
-    axum::serve(listener, routes).with_graceful_shutdown(until).await.map_err(|error| error.to_string())
+    let service = routes.into_make_service_with_connect_info::<Cut>();
+    axum::serve(Cuttable(listener), service).with_graceful_shutdown(until).await.map_err(|error| error.to_string())
 }
 
 /// services.json before configuration before PORT before the default: a wrong row makes a module listen at the wrong port.
@@ -86,6 +89,18 @@ async fn speak(sick_while: Option<PathBuf>, status: String) {
 
 fn with_conventions(routes: Router, identity: &Identity, port: u16, sick_while: Option<PathBuf>) -> Router {
     let health = json!({ "status": "ok", "service": identity.row, "port": port, "pid": std::process::id() });
+    let about = info(identity);
+    routes
+        .route(identity.health, get(async move || is_well(sick_while.as_deref(), health)))
+        .route(&format!("{}/.parachute/info", identity.mount), get(async move || about))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"))
+}
+
+/// The card of a module.
+pub(super) type About = ([(HeaderName, HeaderValue); 1], Json<Value>);
+
+/// The card of a module, for everybody.
+pub(super) fn info(identity: &Identity) -> About {
     let info = json!({
         "name": identity.short,
         "manifestName": identity.row,
@@ -93,14 +108,11 @@ fn with_conventions(routes: Router, identity: &Identity, port: u16, sick_while: 
         "tagline": identity.tagline,
         "version": env!("CARGO_PKG_VERSION"),
     });
-    let anywhere = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))];
-    routes
-        .route(identity.health, get(async move || is_well(sick_while.as_deref(), health)))
-        .route(&format!("{}/.parachute/info", identity.mount), get(async move || (anywhere, Json(info))))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"))
+    ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))], Json(info))
 }
 
-fn is_well(sick_while: Option<&Path>, health: Value) -> Response {
+/// The answer about its health.
+pub(super) fn is_well(sick_while: Option<&Path>, health: Value) -> Response {
     if sick_while.is_some_and(Path::exists) {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "sick", "the file of --sick-while exists");
     }

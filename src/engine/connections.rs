@@ -75,10 +75,12 @@ impl Engine {
     pub(super) async fn look_at_ties(&mut self, look: &Look<'_>, around: &Around<'_>, still: bool) -> Option<Seen> {
         let is_ours = |id: &ResourceId| matches!(id.kind, KindName::Connection | KindName::Vault);
         if !around.desired.resources.keys().chain(around.owned.keys()).any(is_ours) {
+            self.memory.renew.clear();
             return None;
         }
         self.world.bearers.set_origins(&around.hub.effective_origin(), &around.hub.origins());
         let inputs = resolve(around);
+        self.memory.renew.retain(|name| inputs.contains_key(name));
         let holdings = self.world.bearers.holdings().map_err(|error| error.to_string());
         let records: BTreeMap<&Name, Record> = around
             .owned
@@ -90,6 +92,10 @@ impl Engine {
             true => BTreeMap::new(),
             false => self.look_at_vaults(around, addresses(around, &inputs, &records)).await,
         };
+        if !still {
+            let specs = around.desired.resources.iter().filter_map(|(id, r)| Some((&id.name, r.spec.as_connection()?)));
+            self.look_for_stuck(&inputs, &specs.collect(), &vaults).await;
+        }
         let at_sink = match still {
             true => BTreeMap::new(),
             false => self.look_at_sinks(&inputs, &records).await,

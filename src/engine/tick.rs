@@ -11,6 +11,7 @@ use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
 use super::storage;
+use super::stuck::pace;
 use super::{Engine, EngineError, Mode, Sink};
 use crate::desired::Held;
 use crate::kinds::Spec;
@@ -33,6 +34,8 @@ use crate::ports::keeper::Phase;
 /// Looking again while something is unsettled: dense at first, then sparse. Wake-ups come earlier; this is the safety net.
 const FIRST_RELOOK: Millis = Millis(250);
 const LAST_RELOOK: Millis = Millis(15_000);
+/// How often vaults are asked for their triggers.
+const TIES_INTERVAL: Millis = Millis(30_000);
 
 impl Engine {
     /// One look-plan-act round. Finished steps go to the sink as they finish.
@@ -184,7 +187,14 @@ impl Engine {
             refusal: plan.refusal.clone(),
             by_number: plan.by_number,
             pruned: executed.released,
-            interval: Some(looked.hub.interval),
+            interval: Some(match &looked.ties {
+                // Nobody tells us what happens to a trigger.
+                Some(_) => {
+                    let specs = looked.desired.resources.values().filter_map(|resource| resource.spec.as_connection());
+                    specs.map(pace).fold(looked.hub.interval.min(TIES_INTERVAL), Millis::min)
+                }
+                None => looked.hub.interval,
+            }),
             ..Report::default()
         };
         if mode.dry {

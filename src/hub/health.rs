@@ -24,12 +24,16 @@ pub(super) async fn health(State(site): State<Site>) -> Response {
 
 async fn look(site: &Site, service: &str) -> (bool, Value) {
     let seen = site.vital.looked().await;
-    let (well, db) = (seen.is_ok(), seen.err().unwrap_or_else(|| "ok".to_owned()));
+    let post = site.post.clone();
+    let events = tokio::task::spawn_blocking(move || post.standing()).await.unwrap_or(Ok(()));
+    let well = seen.is_ok() && events.is_ok();
+    let db = seen.err().unwrap_or_else(|| "ok".to_owned());
     let body = json!({
         "status": if well { "ok" } else { "failing" },
         "service": service,
         "version": env!("CARGO_PKG_VERSION"),
         "db": db,
+        "deliveries": events.err().unwrap_or_else(|| "ok".to_owned()),
         "instance": &*site.instance,
     });
     (well, body)
@@ -44,6 +48,12 @@ pub(super) async fn readyz(State(site): State<Site>) -> Response {
         .filter(|(_, upstream)| !matches!(upstream.state, Of::Ready | Of::Stopped))
         .map(|(name, upstream)| json!({ "service": name, "reason": upstream.reason, "message": upstream.message }))
         .collect();
+    let post = site.post.clone();
+    let events = tokio::task::spawn_blocking(move || post.standing()).await.unwrap_or(Ok(()));
+    let mut waiting = waiting;
+    if let Err(why) = events {
+        waiting.push(json!({ "reason": "DeliveriesFailing", "message": why }));
+    }
     let ready = waiting.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(json!({ "ready": ready, "waiting": waiting }))).into_response()

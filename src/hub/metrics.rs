@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Extension;
@@ -30,12 +30,16 @@ use crate::model::condition::{ConditionStatus, ConditionType};
 use crate::model::id::Name;
 use crate::model::output::ResourceLine;
 use crate::model::problem::Severity;
+use crate::ports::deliveries::{Post, Seen, Tally};
 use crate::ports::tokens::Via;
 
 /// Seconds. A look at a converged machine takes milliseconds; a proxied request adds fractions of one.
 const TICK_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 const REQUEST_BUCKETS: [f64; 14] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// A delivery waits for the disk and the sink; after an outage for long.
+const DELIVERY_BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 60.0, 600.0, 3_600.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StepLabels {
@@ -62,6 +66,17 @@ struct TokenLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ConnectionLabels {
+    connection: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabels {
+    connection: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -78,6 +93,13 @@ pub struct Metrics {
     denied: Family<ReasonLabels, Counter>,
     tokens: Family<TokenLabels, Gauge>,
     database: Gauge,
+    accepted: Family<ConnectionLabels, Counter>,
+    refused: Family<RefusedLabels, Counter>,
+    delivered: Family<ConnectionLabels, Counter>,
+    failed: Family<ConnectionLabels, Counter>,
+    dead: Family<ConnectionLabels, Counter>,
+    latency: Family<ConnectionLabels, Histogram, fn() -> Histogram>,
+    post: Arc<OnceLock<Arc<dyn Post>>>,
     /// Connections that are open now.
     pub connections: Gauge,
     /// WebSocket connections that are open now.
@@ -119,6 +141,19 @@ impl Metrics {
         let (tokens, database) = (Family::default(), Gauge::default());
         registry.register("tokens", "Tokens that have not expired", tokens.clone());
         registry.register("database_up", "Whether the database of tokens can be read", database.clone());
+        let (accepted, refused) = (Family::default(), Family::default());
+        registry.register("deliveries_accepted", "Events taken in, the same again included", Family::clone(&accepted));
+        registry.register("deliveries_refused", "Events not taken in, by reason", Family::clone(&refused));
+        let (delivered, failed, dead) = (Family::default(), Family::default(), Family::default());
+        registry.register("deliveries_delivered", "Events that their sink took", Family::clone(&delivered));
+        registry.register("deliveries_failed_attempts", "Attempts that are made again", Family::clone(&failed));
+        registry.register("deliveries_given_up", "Events that became dead letters", Family::clone(&dead));
+        let latency: Family<ConnectionLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DELIVERY_BUCKETS));
+        let help = "From taking an event in to the answer of its sink";
+        registry.register_with_unit("delivery_duration", help, Unit::Seconds, latency.clone());
+        let post = Arc::new(OnceLock::new());
+        registry.register_collector(Box::new(OfPost(post.clone())));
         let denied = Family::default();
         registry.register("denied", "Requests without a token that allows them", denied.clone());
         let (connections, websockets) = (Gauge::default(), Gauge::default());
@@ -129,6 +164,13 @@ impl Metrics {
         Self {
             tokens,
             database,
+            accepted,
+            refused,
+            delivered,
+            failed,
+            dead,
+            latency,
+            post,
             registry: Arc::new(registry),
             ticks,
             tick,
@@ -167,11 +209,84 @@ impl Metrics {
         self.denied.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// Where what waits is asked for.
+    pub(super) fn deliveries(&self, post: Arc<dyn Post>) {
+        let _ = self.post.set(post);
+    }
+
+    /// An event was taken in.
+    pub(super) fn accepted(&self, connection: &Name) {
+        self.accepted.get_or_create(&ConnectionLabels { connection: connection.to_string() }).inc();
+    }
+
+    /// An event was not taken in. Without a connection nobody knows whose it was.
+    pub(super) fn refused(&self, connection: Option<&Name>, reason: &'static str) {
+        let connection = connection.map(ToString::to_string).unwrap_or_default();
+        self.refused.get_or_create(&RefusedLabels { connection, reason }).inc();
+    }
+
+    /// Something happened to a delivery.
+    pub(super) fn delivery(&self, connection: &Name, seen: Seen) {
+        let labels = ConnectionLabels { connection: connection.to_string() };
+        match seen {
+            Seen::Delivered(took) => {
+                self.delivered.get_or_create(&labels).inc();
+                self.latency.get_or_create(&labels).observe(Duration::from(took).as_secs_f64());
+            }
+            Seen::Failed => drop(self.failed.get_or_create(&labels).inc()),
+            Seen::Dead => drop(self.dead.get_or_create(&labels).inc()),
+        }
+    }
+
     /// The counters of a service.
     pub fn meter(&self, service: &Name) -> Meter {
         let class = |class| self.requests.get_or_create_owned(&RequestLabels { service: service.to_string(), class });
         let duration = self.durations.get_or_create_owned(&ServiceLabels { service: service.to_string() });
         Meter { classes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class), duration }
+    }
+}
+
+/// What is read from the database of events when somebody asks.
+#[derive(Clone)]
+struct OfPost(Arc<OnceLock<Arc<dyn Post>>>);
+
+impl std::fmt::Debug for OfPost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OfPost")
+    }
+}
+
+impl Collector for OfPost {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(post) = self.0.get() else { return Ok(()) };
+        let up = ConstGauge::new(i64::from(post.standing().is_ok()));
+        let help = "Whether events can be written down, where there is need to";
+        up.encode(encoder.encode_descriptor("deliveries_up", help, None, up.metric_type())?)?;
+        let Ok(tallies) = post.tallies() else { return Ok(()) };
+        type Read = fn(&Tally) -> i64;
+        let gauges: [(&str, &str, Read); 3] = [
+            ("deliveries_waiting", "Events taken in and not delivered yet", |tally| number(tally.waiting)),
+            ("deliveries_dead", "Dead letters that nobody replayed or discarded", |tally| number(tally.dead)),
+            ("deliveries_full", "Whether no more events of a connection are taken in", |tally| i64::from(tally.full)),
+        ];
+        for (name, help, read) in gauges {
+            let kind = ConstGauge::new(0_i64).metric_type();
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (connection, tally) in &tallies {
+                let gauge = ConstGauge::new(read(tally));
+                gauge.encode(family.encode_family(&[("connection", connection.to_string())])?)?;
+            }
+        }
+        let help = "When the oldest event that waits was taken in, in seconds since 1970";
+        let kind = ConstGauge::new(0_f64).metric_type();
+        let mut family = encoder.encode_descriptor("deliveries_oldest_timestamp", help, Some(&Unit::Seconds), kind)?;
+        for (connection, tally) in &tallies {
+            if let Some(oldest) = tally.oldest {
+                let gauge = ConstGauge::new(oldest.0 as f64 / 1_000.0);
+                gauge.encode(family.encode_family(&[("connection", connection.to_string())])?)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -256,11 +371,15 @@ pub(super) async fn metrics(
         return refusal.into_response();
     }
     let (own, now) = (site.clone(), site.now());
-    let counted = tokio::task::spawn_blocking(move || own.authority.counts(now)).await;
-    site.metrics.counted(counted.ok().and_then(Result::ok));
-    let mut text = String::new();
-    // Writing into a string does not fail.
-    let _ = encode(&mut text, &site.metrics.registry);
+    // Two databases are asked.
+    let told = tokio::task::spawn_blocking(move || {
+        own.metrics.counted(own.authority.counts(now).ok());
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &own.metrics.registry);
+        text
+    });
+    let text = told.await.unwrap_or_default();
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let open = accepts.into_iter().any(|accept| accept.contains("application/openmetrics-text"));
     let kind = match open {

@@ -6,6 +6,7 @@ pub mod bounds;
 mod front;
 mod gate;
 mod health;
+mod inbox;
 mod leave;
 pub mod limit;
 pub mod metrics;

@@ -6,12 +6,12 @@ use axum::Router;
 use axum::extract::{Extension, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use super::proxy::body::RequestBody;
 use super::proxy::{Peer, Proxy};
 use super::site::Site;
-use super::{api, health, metrics, parachute, request_id};
+use super::{api, health, inbox, metrics, parachute, request_id};
 
 /// The composition root of every listener.
 pub(super) fn router(site: Site, proxy: Arc<Proxy>) -> Router {
@@ -25,6 +25,7 @@ pub(super) fn router(site: Site, proxy: Arc<Proxy>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/api/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/inbox/{connection}", post(inbox::accept).fallback(inbox::no_method))
         .fallback(to_services)
         .with_state(site)
         // The outermost, after the last route and the fallback.

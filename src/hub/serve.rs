@@ -17,6 +17,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::bounds::Bounds;
 use super::front::Front;
 use super::gate::{Gate, Shut};
+use super::inbox;
 use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::office::Office;
@@ -36,6 +37,7 @@ use crate::model::seldom::Seldom;
 use crate::model::time::Tick;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
+use crate::ports::deliveries::Post;
 use crate::ports::hub::{Standing, Tls, Trouble, Wish};
 
 /// After accepting failed: out of descriptors, most likely.
@@ -72,6 +74,8 @@ pub struct Parts {
     /// Tells this process from any other that answers on our port.
     pub instance: Arc<str>,
     pub vital: vital::Parts,
+    /// Where events are delivered.
+    pub post: Arc<dyn Post>,
     /// The file of the operator token in a home.
     pub operator_file: OperatorFile,
     /// Asked when an address is taken. May block.
@@ -86,6 +90,7 @@ pub struct Server {
     board: watch::Sender<Arc<Board>>,
     state: Arc<State>,
     metrics: Metrics,
+    post: Arc<dyn Post>,
     busy: Arc<Busy>,
     bounds: Arc<Bounds>,
     end: Option<watch::Sender<Option<Duration>>>,
@@ -106,6 +111,9 @@ impl Server {
         state.say(Standing::Starting);
         let metrics = Metrics::new(boards.clone());
         let authority = Arc::new(Authority::default());
+        metrics.deliveries(parts.post.clone());
+        parts.post.begin(inbox::side(&authority, &metrics, &parts.clock));
+        let post = parts.post.clone();
         let bell = parts.vital.bell.clone();
         let vital = Vital::new(parts.vital, authority.clone(), state.clone());
         let bounds = Arc::new(parts.bounds);
@@ -115,6 +123,10 @@ impl Server {
             authority,
             operations: Arc::new(Operations::new(&parts.instance)),
             office: parts.office,
+            post: parts.post,
+            bell: bell.clone(),
+            rung: Arc::default(),
+            inbox: Arc::new(Semaphore::new(inbox::ROOM_KIB)),
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             recheck: bounds.recheck,
@@ -148,7 +160,8 @@ impl Server {
                 workers.into_iter().for_each(Worker::join);
             }
         })?;
-        Ok(Self { wish, table, board, state, metrics, busy, bounds: kept, end: Some(end), thread: Some(thread) })
+        let (end, thread) = (Some(end), Some(thread));
+        Ok(Self { wish, table, board, state, metrics, post, busy, bounds: kept, end, thread })
     }
 
     /// Tells it what to serve. When this returns, no request is sent to a service any more that was not to be sent under this wish.
@@ -163,6 +176,8 @@ impl Server {
             }
             news
         });
+        let wish = self.wish.borrow().clone();
+        self.post.tell(&wish);
     }
 
     /// Ends when these services have answered the requests that they have, or after [`Bounds::settle`].
@@ -205,6 +220,8 @@ impl Server {
         if let Some(thread) = self.thread.take() {
             // It panicked: it has said so itself.
             let _ = thread.join();
+            // After the last event was taken in.
+            self.post.end(grace);
         }
     }
 }

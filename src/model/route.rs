@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The first segments of paths that the hub answers itself.
-pub const OWN: &[&str] = &[".well-known", "api", "health", "healthz", "metrics", "readyz"];
+pub const OWN: &[&str] = &[".well-known", "api", "health", "healthz", "inbox", "metrics", "readyz"];
 
 /// Whether the hub answers a path itself.
 pub fn is_own(path: &str) -> bool {

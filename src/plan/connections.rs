@@ -261,7 +261,7 @@ impl<'a> Ties<'a> {
             at_sink: seen.at_sink.get(self.name).unwrap_or(&AtSink::Unknown),
             holdings: seen.holdings.as_deref().map_err(String::as_str),
             tally: seen.tallies.get(self.name),
-            stuck: seen.stuck.get(self.name).copied().unwrap_or_default(),
+            stuck: seen.stuck.get(self.name),
             hub: input.hub,
             renew: seen.renew.contains(self.name),
             now: input.now,

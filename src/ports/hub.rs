@@ -27,6 +27,8 @@ pub struct Wish {
     pub home: PathBuf,
     /// By service; only those with routes or a port.
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// The tree has connections or vaults: modules must be able to ask the hub for its keys, even while only `reconcile --once` runs.
+    pub has_ties: bool,
     /// Durable connections: whose events are accepted, and where they go.
     pub connections: BTreeMap<Name, Arc<Wiring>>,
 }

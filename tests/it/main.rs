@@ -12,6 +12,8 @@ mod change;
 mod chaos;
 mod continuous;
 mod database;
+mod deliveries;
+mod delivery_stage;
 mod demo;
 mod examples;
 mod faults;

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::Range;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trueup::adapters::clock::SystemClock;
+use trueup::adapters::clock::{SystemClock, SystemDice};
+use trueup::adapters::deliveries::Delivered;
+use trueup::adapters::deliveries::carrier::HttpCarrier;
 use trueup::adapters::hubdb::HubDb;
 use trueup::adapters::hubdb::file::OwnFile;
 use trueup::hub::office::{Act, Answer, Fetched, Office, Piece, Planned, Said, Trouble};
@@ -20,6 +23,7 @@ use trueup::model::id::{Name, ResourceId};
 use trueup::model::output::{Description, LogLine};
 use trueup::model::route::Exposure;
 use trueup::model::unit::Millis;
+use trueup::ports::deliveries;
 use trueup::ports::hub::{Module, Mount, Standing, State, Tls, Upstream, Wish};
 use trueup::ports::store::EventQuery;
 
@@ -177,6 +181,36 @@ impl Office for Closed {
     }
 }
 
+/// What a hub in this process is made of; its databases are in this folder.
+pub fn parts(folder: &Path, bounds: Bounds, kept: deliveries::Bounds) -> Parts {
+    let (database, events) = (folder.join("hub.db"), folder.join("deliveries.db"));
+    let room = trueup::delivery::Room::new(trueup::delivery::Parts {
+        open: Arc::new(move |make| match make || events.exists() {
+            true => Ok(Some(Arc::new(Delivered::open(&events, kept)?))),
+            false => Ok(None),
+        }),
+        carrier: Arc::new(HttpCarrier::default()),
+        clock: Arc::new(SystemClock),
+        dice: Arc::new(Mutex::new(SystemDice::new())),
+    });
+    Parts {
+        clock: Arc::new(SystemClock),
+        office: Arc::new(Closed),
+        instance: Arc::from("0123456789abcdef"),
+        vital: vital::Parts {
+            database: "hub.db".to_owned(),
+            witness: Arc::new(|| Ok(())),
+            alarm: Arc::new(|_| {}),
+            open: Arc::new(move || Ok(Arc::new(HubDb::open(&database, true).map_err(|unwell| unwell.to_string())?))),
+            bell: Arc::new(|| {}),
+        },
+        post: Arc::new(room),
+        operator_file: Arc::new(|home| Box::new(OwnFile::new(home.join("operator.token")))),
+        holder: None,
+        bounds,
+    }
+}
+
 /// A hub in this process.
 pub struct Bare {
     pub server: Server,
@@ -188,25 +222,7 @@ pub struct Bare {
 impl Bare {
     pub fn new(bounds: Bounds, tls: Option<Tls>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let database = folder.path().join("hub.db");
-        let parts = Parts {
-            clock: Arc::new(SystemClock),
-            office: Arc::new(Closed),
-            instance: Arc::from("0123456789abcdef"),
-            vital: vital::Parts {
-                database: "hub.db".to_owned(),
-                witness: Arc::new(|| Ok(())),
-                alarm: Arc::new(|_| {}),
-                open: Arc::new(move || {
-                    Ok(Arc::new(HubDb::open(&database, true).map_err(|unwell| unwell.to_string())?))
-                }),
-                bell: Arc::new(|| {}),
-            },
-            operator_file: Arc::new(|home| Box::new(OwnFile::new(home.join("operator.token")))),
-            holder: None,
-            bounds,
-        };
-        let server = Server::start(parts).expect("a server");
+        let server = Server::start(parts(folder.path(), bounds, deliveries::Bounds::default())).expect("a server");
         let hub = free_port();
         let home = folder.path().join("home");
         let wish = Wish { listen: Some(format!("127.0.0.1:{hub}")), tls, home, ..Wish::default() };

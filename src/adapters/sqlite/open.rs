@@ -174,6 +174,14 @@ fn application_id(connection: &Connection) -> rusqlite::Result<i32> {
     connection.query_row("PRAGMA application_id", [], |row| row.get(0))
 }
 
+/// Opens for reading, beside a writer or on a read-only folder; changes nothing.
+pub(in crate::adapters) fn look_read_only(path: &Path) -> Result<Connection, StoreError> {
+    match look(path, "mode=ro") {
+        Err(error) if is_cannot_open(&error) && !beside(path, "-wal") => look(path, "immutable=1").map_err(explain),
+        other => other.map_err(explain),
+    }
+}
+
 /// Opens for reading and looks whether anything can be read.
 fn look(path: &Path, how: &str) -> rusqlite::Result<Connection> {
     let escape = |byte: &u8| match byte {

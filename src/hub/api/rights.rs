@@ -53,6 +53,10 @@ pub const TABLE: &[(&str, &str, Right)] = &[
     ("POST", "/tokens", Right::Change),
     ("GET", "/tokens/{jti}", Right::Read),
     ("DELETE", "/tokens/{jti}", Right::Change),
+    ("GET", "/deliveries", Right::Read),
+    ("GET", "/deliveries/{id}", Right::Change),
+    ("POST", "/deliveries/{id}/replay", Right::Change),
+    ("DELETE", "/deliveries/{id}", Right::Change),
     ("GET", "/openapi.json", Right::Read),
 ];
 
@@ -139,6 +143,34 @@ pub fn verify(
         Err(denied) => {
             site.metrics.denied(denied.code());
             Err(unauthorized(site, peer, code, &format!("the token is not accepted: {denied}"), INVALID))
+        }
+    }
+}
+
+/// As [`verify`], for a token that is meant for one of these audiences. With one word for why not.
+///
+/// # Errors
+/// As [`verify`].
+pub(in crate::hub) fn verify_for(
+    site: &Site,
+    headers: &HeaderMap,
+    peer: Option<SocketAddr>,
+    audiences: &[&str],
+) -> Result<Caller, (&'static str, Refusal)> {
+    let code = "unauthorized";
+    let Some(token) = bearer(headers) else {
+        return verify(site, headers, peer, code).map_err(|refusal| ("missing", refusal));
+    };
+    match site.authority.verify_for(token, audiences, site.now()) {
+        Ok(caller) => Ok(caller),
+        Err(Denied::Unavailable(why)) => {
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "authority_unavailable", why);
+            Err(("unavailable", refusal.after(5)))
+        }
+        Err(denied) => {
+            site.metrics.denied(denied.code());
+            let what = format!("the token is not accepted: {denied}");
+            Err((denied.code(), unauthorized(site, peer, code, &what, INVALID)))
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::inputs::{Inputs, Lend, Prepare, Unusable, Wire};
 use super::record::{Place, Prepared, Record};
 use crate::kinds::intent::{self, Trouble};
+use crate::kinds::notes::StuckNote;
 use crate::kinds::standing::Standing;
 use crate::kinds::trigger::{Address, Seen, Vault};
 use crate::model::condition::Reason;
@@ -36,6 +37,8 @@ pub enum Action {
     Prepare(Box<Preparing>),
     /// And that it is no longer needed.
     Unprepare(Box<Unpreparing>),
+    /// Events that never arrived are brought on their way again.
+    Rearm(Box<Rearming>),
     /// A module gets its token.
     Lend(Box<Lending>),
     /// And hears that it is taken back.
@@ -66,6 +69,17 @@ pub struct Unwiring {
     pub port: Option<u16>,
     /// What the ledger holds afterwards; `None` when it holds nothing of it.
     pub then: Option<Record>,
+}
+
+/// See [`Action::Rearm`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rearming {
+    pub place: Place,
+    pub port: u16,
+    pub event: String,
+    /// The hub takes them from the vault itself; else the vault sends them again.
+    pub durable: bool,
+    pub notes: Vec<StuckNote>,
 }
 
 /// See [`Action::Prepare`].
@@ -114,6 +128,7 @@ impl Action {
             Self::Unwire(_) => "unwire",
             Self::Prepare(_) => "prepare",
             Self::Unprepare(_) => "unprepare",
+            Self::Rearm(_) => "rearm",
             Self::Lend(_) => "lend",
             Self::Withdraw(_) => "withdraw",
             Self::Revoke { .. } => "revoke",
@@ -148,11 +163,13 @@ pub enum AtSink {
 }
 
 /// Notes at the vault whose event never arrived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stuck {
     pub notes: u64,
     /// There may be more.
     pub more: bool,
+    /// The first of those that are to be brought on their way again.
+    pub ripe: Vec<StuckNote>,
 }
 
 /// Everything that is known of one.
@@ -179,7 +196,7 @@ pub struct View<'a> {
     pub at_sink: &'a AtSink,
     pub holdings: Result<&'a Holdings, &'a str>,
     pub tally: Option<&'a Tally>,
-    pub stuck: Stuck,
+    pub stuck: Option<&'a Stuck>,
     pub hub: &'a hub::Standing,
     /// A person asked for another token.
     pub renew: bool,
@@ -311,6 +328,9 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
     if steps.is_empty() {
         steps.extend(surplus(&record, tokens, Reason::Replaced));
     }
+    if steps.is_empty() && view.suspended.is_none() {
+        steps.extend(inputs.wire.as_ref().and_then(|wire| rearm(view, inputs, wire)));
+    }
     if view.changed && !steps.iter().any(|step| step.action.claim().is_some()) {
         let reason = if view.owned { Reason::Changed } else { Reason::Absent };
         steps.push(step(Action::Accept, reason, Cause::Intent, "settings"));
@@ -366,7 +386,7 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
         } else {
             Cause::Drift
         };
-        Some((reason, cause, why(reason).to_owned()))
+        Some((reason, cause, if reason == Reason::Absent { String::new() } else { why(reason).to_owned() }))
     });
     let ready = |standing: Standing| Standing { started: true, ready: true, ..standing };
     let Some((reason, cause, detail)) = finding else {
@@ -448,9 +468,9 @@ fn well(view: &View<'_>, inputs: &Inputs, place: &Place) -> Standing {
             parts.push("no more events are accepted before some are delivered".to_owned());
         }
     }
-    if view.stuck.notes > 0 {
-        let more = if view.stuck.more { "at least " } else { "" };
-        parts.push(format!("{more}{} at the vault whose event never arrived", count(view.stuck.notes, "note")));
+    if let Some(stuck) = view.stuck.filter(|stuck| stuck.notes > 0) {
+        let more = if stuck.more { "at least " } else { "" };
+        parts.push(format!("{more}{} at the vault whose event never arrived", count(stuck.notes, "note")));
         reason = if reason == Reason::Wired { Reason::StuckNotes } else { reason };
     }
     match view.hub {
@@ -462,6 +482,24 @@ fn well(view: &View<'_>, inputs: &Inputs, place: &Place) -> Standing {
         hub::Standing::Starting | hub::Standing::Serving(_) => {}
     }
     Standing::down(reason, parts.join("; "))
+}
+
+/// Events that never arrived, if they are to be brought on their way again.
+fn rearm(view: &View<'_>, inputs: &Inputs, wire: &Wire) -> Option<Wanted> {
+    let stuck = view.stuck.filter(|stuck| !stuck.ripe.is_empty())?;
+    // Without a hub they would be stuck again.
+    if !matches!(view.hub, hub::Standing::Serving(_)) || view.tally.is_some_and(|tally| tally.full) {
+        return None;
+    }
+    let rearming = Rearming {
+        place: place(inputs, wire),
+        port: inputs.vault_port,
+        event: wire.trigger.events.first().cloned().unwrap_or_default(),
+        durable: inputs.wiring.is_some(),
+        notes: stuck.ripe.clone(),
+    };
+    let detail = format!("{} whose event never arrived", count(stuck.notes, "note"));
+    Some(step(Action::Rearm(Box::new(rearming)), Reason::StuckNotes, Cause::Drift, detail))
 }
 
 /// What the sink must know, if it has to be told.
