@@ -10,6 +10,8 @@ mod bucket;
 mod catalog;
 mod change;
 mod chaos;
+mod connections_sim;
+mod connections_stage;
 mod continuous;
 mod database;
 mod deliveries;
