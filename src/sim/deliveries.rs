@@ -34,7 +34,7 @@ impl Queue {
     }
 
     /// What the hub knows where to bring is brought there.
-    fn step(&mut self, wish: Option<&Wish>) {
+    pub(super) fn step(&mut self, wish: Option<&Wish>) {
         let Some(wish) = wish else { return };
         for (name, tally) in &mut self.tallies {
             let open = wish.connections.get(name).is_some_and(|wiring| !wiring.suspended);

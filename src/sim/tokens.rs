@@ -201,7 +201,7 @@ impl Bearers for Pretend {
         let (tokens, now) = (&earth.tokens, earth.wall());
         let ours = |row: &&TokenRow| row.subject == SUBJECT;
         let live = tokens.live(now).filter(ours).map(|row| (row.jti.clone(), row.clone())).collect();
-        Ok(Rc::new(Holdings { kid: tokens.keys.last().cloned(), live }))
+        Ok(Rc::new(Holdings { kid: tokens.keys.last().cloned(), issuer: tokens.issuer.clone(), live }))
     }
 
     fn register(&self, wanted: &Wanted) -> Result<Minted, PortError> {

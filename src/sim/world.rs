@@ -119,7 +119,9 @@ impl Bell for Pretend {
 impl Hub for Pretend {
     fn tell(&self, wish: Wish) {
         if !self.fate.dead() {
-            self.earth.borrow_mut().town.wish = Some(wish);
+            let earth = &mut *self.earth.borrow_mut();
+            earth.queue.step(Some(&wish));
+            earth.town.wish = Some(wish);
         }
     }
     fn standing(&self) -> hub::Standing {
