@@ -11,6 +11,8 @@ mod catalog;
 mod change;
 mod chaos;
 mod connections;
+mod connections_sim;
+mod connections_stage;
 mod continuous;
 mod database;
 mod deliveries;
