@@ -11,6 +11,7 @@ mod catalog;
 mod change;
 mod chaos;
 mod connections;
+mod connections_ends;
 mod continuous;
 mod database;
 mod deliveries;
