@@ -11,6 +11,7 @@ mod catalog;
 mod change;
 mod chaos;
 mod connections;
+mod connections_ends;
 mod connections_sim;
 mod connections_stage;
 mod continuous;
