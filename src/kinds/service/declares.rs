@@ -64,7 +64,7 @@ pub struct ActionSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
-pub struct CredentialSpec {
+pub struct CredentialNeed {
     /// What it is called.
     #[schemars(regex(pattern = r"^\S+$"), extend("errorMessage" = KEY))]
     pub key: String,
@@ -153,7 +153,7 @@ impl ActionSpec {
     }
 }
 
-impl CredentialSpec {
+impl CredentialNeed {
     pub fn title(&self) -> &str {
         self.title.as_deref().unwrap_or(&self.key)
     }
@@ -176,7 +176,7 @@ pub struct Declarations<'a> {
     pub module: &'a str,
     pub events: &'a [EventSpec],
     pub actions: &'a [ActionSpec],
-    pub credentials: &'a [CredentialSpec],
+    pub credentials: &'a [CredentialNeed],
     pub templates: &'a [TemplateSpec],
 }
 
@@ -209,7 +209,7 @@ impl<'a> Declarations<'a> {
         self.actions.iter().find(|action| action.key == key)
     }
 
-    pub fn credential(&self, key: &str) -> Option<&'a CredentialSpec> {
+    pub fn credential(&self, key: &str) -> Option<&'a CredentialNeed> {
         self.credentials.iter().find(|credential| credential.key == key)
     }
 }
@@ -228,7 +228,7 @@ pub fn flaws(
     name: &str,
     events: &[EventSpec],
     actions: &[ActionSpec],
-    credentials: &[CredentialSpec],
+    credentials: &[CredentialNeed],
     templates: &[TemplateSpec],
 ) -> Vec<Flaw> {
     let mut flaws = Vec::new();
