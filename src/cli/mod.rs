@@ -194,8 +194,10 @@ fn looks_at_tree(command: &Command) -> bool {
     match command {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
         C::Stop(_) | C::Start(_) => true,
-        C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
-        C::Token(_) | C::Grant(_) | C::Deliveries(_) | C::Import(_) => false,
+        C::Init(_) | C::Import(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => {
+            false
+        }
+        C::Token(_) | C::Grant(_) | C::Deliveries(_) => false,
         C::Blob(_) | C::Storage(_) | C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
     }
 }

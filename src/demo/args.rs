@@ -36,13 +36,13 @@ pub(super) struct Args {
     /// The row of services.json in which the clerk looks for the vault.
     #[arg(long, env = "VAULT_ROW", value_name = "NAME", default_value = "parachute-vault")]
     pub(super) vault_row: String,
+    /// Speaks for itself by `sd_notify(3)`: says when it is ready, and that it lives.
+    #[arg(long)]
+    pub(super) notify: bool,
     #[command(flatten)]
     pub(super) hub: Hub,
     #[command(flatten)]
     pub(super) vault: VaultArgs,
-    /// Speaks for itself by `sd_notify(3)`: says when it is ready, and that it lives.
-    #[arg(long)]
-    pub(super) notify: bool,
     /// Is unwell while this file exists: its health answers 503, and it does not say that it is ready or lives.
     #[arg(long, value_name = "FILE", help_heading = "Faults")]
     pub(super) sick_while: Option<PathBuf>,
