@@ -36,7 +36,10 @@ fn a_trigger_that_somebody_removed_is_back_with_the_same_token() {
     tree.delete_trigger(trigger["name"].as_str().expect("a name"));
     tree.pass();
     let again = tree.trigger();
-    assert_eq!((&again["name"], &again["when"], &again["action"]), (&trigger["name"], &trigger["when"], &trigger["action"]));
+    assert_eq!(
+        (&again["name"], &again["when"], &again["action"]),
+        (&trigger["name"], &trigger["when"], &trigger["action"])
+    );
     assert_eq!(tree.all_tokens(), rows, "no token was made, none revoked");
     let note = tree.note("after", "in");
     tree.all_arrive_once([&note]);
