@@ -264,7 +264,7 @@ fn a_credential_that_may_write_needs_tags() {
     credential(&tree, "pen", "");
     let refused = tree.stage.run(&["validate"]).code(3);
     let text = refused.out + &refused.err;
-    assert!(text.contains("needs at least one tag") && text.contains("notes.yaml"), "{text}");
+    assert!(text.contains("`tags` is missing") && text.contains("notes.yaml"), "{text}");
     credential(&tree, "pen", ", tags: [dictation]");
     tree.stage.run(&["validate"]).code(0);
     let _daemon = tree.daemon();

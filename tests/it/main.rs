@@ -12,6 +12,8 @@ mod change;
 mod chaos;
 mod connections;
 mod connections_ends;
+mod connections_once;
+mod connections_vaults;
 mod continuous;
 mod database;
 mod deliveries;
