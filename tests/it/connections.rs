@@ -168,7 +168,7 @@ fn a_hundred_notes_that_were_made_while_the_sink_was_down_arrive_once_each() {
     tree.all_arrive_once(&notes);
     assert_eq!(tree.arrived().len(), 100);
     let delivered = || {
-        let all = tree.stage.run(&["deliveries", "list", "--state", "delivered", "--limit", "1000", "-o", "json"]);
+        let all = tree.stage.run(&["deliveries", "list", "--only", "delivered", "--limit", "1000", "-o", "json"]);
         all.code(0).typed("delivery").len()
     };
     wait_until("the hub to have written all down", || delivered() == 100);
@@ -198,7 +198,7 @@ fn a_connection_whose_file_is_removed_leaves_nothing_but_its_dead_letters() {
     assert_eq!(tree.tokens(), [] as [Value; 0]);
     assert_eq!(tree.resource("Connection/inbox"), None);
     let list = |state: &str| {
-        let all = tree.stage.run(&["deliveries", "list", "--state", state, "--connection", "inbox", "-o", "json"]);
+        let all = tree.stage.run(&["deliveries", "list", "--only", state, "--connection", "inbox", "-o", "json"]);
         all.code(0).typed("delivery")
     };
     let dead: BTreeSet<String> =

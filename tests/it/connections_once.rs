@@ -287,7 +287,7 @@ fn no_token_is_shown_logged_or_kept() {
         &["events", "-n", "1000", "-o", "json"],
         &["plan", "-o", "json"],
         &["token", "list", "-o", "json"],
-        &["deliveries", "list", "--state", "all", "-o", "json"],
+        &["deliveries", "list", "--only", "all", "-o", "json"],
         &["logs", "-n", "1000"],
     ];
     for command in commands {

@@ -63,7 +63,7 @@ pub fn settle(mut drafts: Vec<Draft>, mut notes: Vec<Note>, home: &Home) -> Tran
     }
     let files = render(&drafts).into_iter().map(|file| (file.name, file.text)).collect();
     let resources = drafts.iter().filter(|draft| draft.left_out.is_none()).count();
-    notes.sort_by(|a, b| (a.level, &a.at).cmp(&(b.level, &b.at)));
+    notes.sort_by(|a, b| (a.level, a.place()).cmp(&(b.level, b.place())));
     Translation { files, notes, resources }
 }
 

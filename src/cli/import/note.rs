@@ -27,4 +27,14 @@ impl Note {
     pub fn new(level: Level, at: impl Into<String>, message: impl Into<String>) -> Self {
         Self { level, at: at.into(), message: message.into() }
     }
+
+    /// For sorting: the file, then its lines as numbers.
+    pub fn place(&self) -> (&str, u32, u32) {
+        let mut parts = self.at.rsplitn(3, ':');
+        let (column, line) = (parts.next().and_then(|c| c.parse().ok()), parts.next().and_then(|l| l.parse().ok()));
+        match (parts.next(), line, column) {
+            (Some(file), Some(line), Some(column)) => (file, line, column),
+            _ => (&self.at, 0, 0),
+        }
+    }
 }
