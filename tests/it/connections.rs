@@ -140,7 +140,8 @@ fn what_is_edited_while_the_vault_is_down_stands_when_it_is_up_again() {
     tree.all_arrive_once([&old]);
     tree.stop("vault");
     tree.connect("inbox", "letters", "");
-    wait_until("the connection to wait for its vault", || {
+    crate::stage::wait_until("the connection to wait for its vault", || {
+        eprintln!("{}", tree.resource("Connection/inbox").unwrap());
         tree.ready("Connection/inbox")["reason"] == "DependencyNotReady"
     });
     tree.start("vault");
@@ -167,7 +168,7 @@ fn a_hundred_notes_that_were_made_while_the_sink_was_down_arrive_once_each() {
     tree.all_arrive_once(&notes);
     assert_eq!(tree.arrived().len(), 100);
     let delivered = || {
-        let all = tree.stage.run(&["deliveries", "list", "--state", "delivered", "--limit", "1000", "-o", "json"]);
+        let all = tree.stage.run(&["deliveries", "list", "--only", "delivered", "--limit", "1000", "-o", "json"]);
         all.code(0).typed("delivery").len()
     };
     wait_until("the hub to have written all down", || delivered() == 100);
@@ -176,7 +177,7 @@ fn a_hundred_notes_that_were_made_while_the_sink_was_down_arrive_once_each() {
 #[test]
 fn answers_of_the_sink_that_get_lost_make_nothing_arrive_twice() {
     let tree = Tree::new();
-    tree.write_mailbox(", --lose-deliver-answers, '20'");
+    tree.write_mailbox(", --lose-deliver-answers, '4'");
     tree.connect("inbox", "in", "");
     let _daemon = tree.daemon();
     tree.pass();
@@ -197,7 +198,7 @@ fn a_connection_whose_file_is_removed_leaves_nothing_but_its_dead_letters() {
     assert_eq!(tree.tokens(), [] as [Value; 0]);
     assert_eq!(tree.resource("Connection/inbox"), None);
     let list = |state: &str| {
-        let all = tree.stage.run(&["deliveries", "list", "--state", state, "--connection", "inbox", "-o", "json"]);
+        let all = tree.stage.run(&["deliveries", "list", "--only", state, "--connection", "inbox", "-o", "json"]);
         all.code(0).typed("delivery")
     };
     let dead: BTreeSet<String> =

@@ -112,7 +112,7 @@ fn a_durable_connection_that_is_suspended_keeps_its_events_for_later() {
     assert_eq!(tree.ready("Connection/inbox")["reason"], "Suspended");
     let notes = tree.notes(5, "in");
     wait_until("the hub to have taken them", || {
-        let all = tree.stage.run(&["deliveries", "list", "--state", "waiting", "-o", "json"]).code(0);
+        let all = tree.stage.run(&["deliveries", "list", "--only", "waiting", "-o", "json"]).code(0);
         all.typed("delivery").len() == 5
     });
     wait_until("the vault to know", || tree.pending().is_empty());
@@ -264,7 +264,7 @@ fn a_credential_that_may_write_needs_tags() {
     credential(&tree, "pen", "");
     let refused = tree.stage.run(&["validate"]).code(3);
     let text = refused.out + &refused.err;
-    assert!(text.contains("needs at least one tag") && text.contains("notes.yaml"), "{text}");
+    assert!(text.contains("`tags` is missing") && text.contains("notes.yaml"), "{text}");
     credential(&tree, "pen", ", tags: [dictation]");
     tree.stage.run(&["validate"]).code(0);
     let _daemon = tree.daemon();
