@@ -96,6 +96,8 @@ pub enum Color {
 pub enum Command {
     /// Start a folder of manifests
     Init(Init),
+    /// Make manifests of what another hub has
+    Import(super::import::Import),
     /// Check the manifests and report every mistake
     Validate(Validate),
     /// Show what would change, and why, without changing anything

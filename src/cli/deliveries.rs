@@ -48,9 +48,9 @@ pub enum DeliveryVerb {
 #[command(after_long_help = "\
 Examples:
   trueup deliveries list                                what waits and what is dead
-  trueup deliveries list --state dead --connection inbox-to-agent
-  trueup deliveries list --state all --limit 500
-  trueup deliveries list --state dead -o json | jq -r .id
+  trueup deliveries list --only dead --connection inbox-to-agent
+  trueup deliveries list --only all --limit 500
+  trueup deliveries list --only dead -o json | jq -r .id
 
 What was delivered is remembered for 24 hours, at most 10000 events of each connection.")]
 pub struct DeliveryList {
@@ -60,7 +60,7 @@ pub struct DeliveryList {
     pub connection: Option<Name>,
     /// Only events in this state [default: waiting and dead ones]
     #[arg(long, value_enum, value_name = "STATE")]
-    pub state: Option<StateWord>,
+    pub only: Option<StateWord>,
     /// At most N events
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
@@ -156,7 +156,7 @@ pub fn run(verb: &DeliveryVerb, letters: &dyn Letters, now: Timestamp, screen: &
                     Exit::Refused,
                     format!("all dead letters of '{connection}' would be gone, with their bodies"),
                 )
-                .hint("--yes does it; 'trueup deliveries list --state dead' lists them"));
+                .hint("--yes does it; 'trueup deliveries list --only dead' lists them"));
             }
             change(&args.chosen, DeliveryOutput::Discarded, &|which| letters.discard(which), now, screen)
         }
@@ -164,7 +164,7 @@ pub fn run(verb: &DeliveryVerb, letters: &dyn Letters, now: Timestamp, screen: &
 }
 
 fn list(args: &DeliveryList, letters: &dyn Letters, now: Timestamp, screen: &mut Screen) -> Result<Exit, Failure> {
-    let states: &[&str] = match args.state {
+    let states: &[&str] = match args.only {
         None => &["waiting", "dead"],
         Some(StateWord::Waiting) => &["waiting"],
         Some(StateWord::Dead) => &["dead"],

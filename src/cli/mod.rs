@@ -17,6 +17,7 @@ mod events;
 mod explain;
 mod get;
 mod grant;
+mod import;
 mod init;
 pub mod logs;
 pub mod names;
@@ -193,7 +194,9 @@ fn looks_at_tree(command: &Command) -> bool {
     match command {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
         C::Stop(_) | C::Start(_) => true,
-        C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
+        C::Init(_) | C::Import(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => {
+            false
+        }
         C::Token(_) | C::Grant(_) | C::Deliveries(_) => false,
         C::Blob(_) | C::Storage(_) | C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
     }
@@ -204,6 +207,7 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
     let place = place(&cli.global)?;
     match cli.command {
         Command::Init(args) => init::run(&args, &cli.global, wiring, screen),
+        Command::Import(args) => import::run(&args, &cli.global, screen),
         Command::Explain(args) => explain::run(&args, screen),
         Command::Schema(args) => schema::run(&args, screen),
         Command::Service(args) => service::run(&args, &place, wiring.surroundings(), screen),

@@ -113,7 +113,8 @@ impl Bearers for LazyBearers {
                 page.into_iter().filter(|row| row.expires > now && ours(row.via)).map(|row| (row.jti.clone(), row)),
             );
             if !full {
-                return Ok(Rc::new(Holdings { kid, live }));
+                let issuer = self.origins.borrow().0.clone();
+                return Ok(Rc::new(Holdings { kid, issuer, live }));
             }
         }
     }

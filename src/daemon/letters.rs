@@ -110,7 +110,7 @@ impl Letters for Local {
         };
         let (letter, body) = found.ok_or_else(|| {
             Failure::new(Exit::Error, format!("there is no event '{id}'"))
-                .hint("'trueup deliveries list --state all' lists them; what was delivered is forgotten after 24 hours")
+                .hint("'trueup deliveries list --only all' lists them; what was delivered is forgotten after 24 hours")
         })?;
         Ok(lines::detail(&letter, body.as_deref()))
     }

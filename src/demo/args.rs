@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, ValueEnum};
+use serde_json::Value;
 
 use super::guard::Hub;
 use super::{Identity, clerk, echo, mailbox, vault};
@@ -144,6 +145,13 @@ pub(super) struct MailboxFaults {
     /// Stores the first N deliveries, and loses the answers.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) lose_deliver_answers: u64,
+    /// Answers deliveries that it takes with this, as a module does that has something to say to the vault.
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub(super) deliver_answer: Option<Value>,
+}
+
+fn json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 /// A status, and how often.

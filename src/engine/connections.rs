@@ -8,6 +8,7 @@ use super::Engine;
 use super::execute::all;
 use super::look::Looked;
 use crate::desired::{Desired, Resource};
+use crate::document::Document;
 use crate::kinds::Spec;
 use crate::kinds::connection::inputs::{self, Ends, Inputs, Prepare, SinkEnd, Unusable};
 use crate::kinds::connection::observe::{Commands, Seen};
@@ -39,6 +40,9 @@ const SINK_LIMIT: Millis = Millis::secs(2);
 /// Whoever did not answer in time is asked again after this, and after longer each time.
 const FIRST_PAUSE: Millis = Millis::secs(2);
 const LONGEST_PAUSE: Millis = Millis::secs(60);
+
+/// So long after our start a vault may not accept our tokens: it must fetch our keys first, and we must serve them.
+const YOUTH: Millis = Millis::secs(10);
 
 /// Vaults that took too long to answer: everything else would wait for them in every tick.
 #[derive(Debug, Default)]
@@ -101,15 +105,22 @@ impl Engine {
             false => self.look_at_sinks(&inputs, &records).await,
         };
         Some(Seen {
+            kept: kept(around),
             vaults,
             holdings,
             at_sink,
             tallies: self.world.deliveries.tallies().unwrap_or_default(),
             stuck: self.memory.stuck.clone(),
             commands: commands(look, around),
+            young: self.is_young(),
             renew: self.memory.renew.clone(),
             inputs,
         })
+    }
+
+    fn is_young(&mut self) -> bool {
+        let now = self.world.clock.now();
+        (now - *self.born.get_or_insert(now)) < YOUTH
     }
 
     /// Asks every vault for its triggers, all at the same time.
@@ -186,23 +197,49 @@ fn resolve(around: &Around<'_>) -> BTreeMap<Name, Result<Inputs, Unusable>> {
     let hub = around.desired.resources.keys().find(|id| id.kind == KindName::Hub).map(|id| &id.name);
     let base = around.hub.loopback();
     let connections = around.desired.resources.iter().filter_map(|(id, r)| Some((id, r.spec.as_connection()?)));
-    connections
-        .map(|(id, spec)| {
-            let service = |name: &Name| around.desired.resources.get(&ResourceId::service(name));
-            let to = spec.sink.as_ref().map(|sink| &sink.service);
-            let to = to.or(spec.credential.as_ref().map(|wish| &wish.service));
-            let from = spec.source.as_ref().map(|source| &source.service);
-            let from = from.or(spec.credential.as_ref().map(|wish| &wish.vault_service));
-            let routes = to.and_then(service).map(routes_of).unwrap_or_default();
-            let ends = Ends {
-                hub,
-                base: base.as_deref(),
-                vault_port: from.and_then(|name| around.ports.get(name)).copied(),
-                sink: to.and_then(service).map(|resource| sink_end(around, resource, spec, &routes)),
-            };
-            (id.name.clone(), inputs::resolve(&id.name, spec, &ends))
-        })
-        .collect()
+    let resolve = |(id, spec): (&ResourceId, _)| (id.name.clone(), resolve_one(around, hub, base.as_deref(), &id.name, spec));
+    connections.map(resolve).collect()
+}
+
+fn resolve_one(
+    around: &Around<'_>,
+    hub: Option<&Name>,
+    base: Option<&str>,
+    name: &Name,
+    spec: &ConnectionSpec,
+) -> Result<Inputs, Unusable> {
+    let service = |name: &Name| around.desired.resources.get(&ResourceId::service(name));
+    let to = spec.sink.as_ref().map(|sink| &sink.service);
+    let to = to.or(spec.credential.as_ref().map(|wish| &wish.service));
+    let from = spec.source.as_ref().map(|source| &source.service);
+    let from = from.or(spec.credential.as_ref().map(|wish| &wish.vault_service));
+    let routes = to.and_then(service).map(routes_of).unwrap_or_default();
+    let ends = Ends {
+        hub,
+        base,
+        vault_port: from.and_then(|name| around.ports.get(name)).copied(),
+        sink: to.and_then(service).map(|resource| sink_end(around, resource, spec, &routes)),
+    };
+    inputs::resolve(name, spec, &ends)
+}
+
+/// Where events of connections go that are owned and not declared: a file that is written anew is missing for a moment, what may not be
+/// removed stays, and what is removed has its trigger for a while. None of them may lose an event.
+fn kept(around: &Around<'_>) -> BTreeMap<Name, Wiring> {
+    let hub = around.desired.resources.keys().find(|id| id.kind == KindName::Hub).map(|id| &id.name);
+    let base = around.hub.loopback();
+    let gone = |(id, _): &(&ResourceId, &Owned)| {
+        id.kind == KindName::Connection && !around.desired.resources.contains_key(*id)
+    };
+    let wiring = |(id, owned): (&ResourceId, &Owned)| {
+        let document = Document::from_stored(&owned.document, PathBuf::from(&owned.base), &owned.source).ok()?;
+        let spec = Spec::read(&document, &mut Vec::new())?;
+        let spec = spec.as_connection()?;
+        let inputs = resolve_one(around, hub, base.as_deref(), &id.name, spec);
+        let held = || spec.sink.as_ref().map(|sink| inputs::held(spec, sink));
+        Some((id.name.clone(), inputs.ok().and_then(|inputs| inputs.wiring).or_else(held)?))
+    };
+    around.owned.iter().filter(gone).filter_map(wiring).collect()
 }
 
 /// The first mount of a service, and whether it is taken off.
@@ -311,14 +348,19 @@ fn exec(program: PathBuf, argv: Vec<String>, launch: &crate::ports::keeper::Laun
     Ask::Exec { program, argv, dir: launch.dir.clone(), env: launch.env.clone(), confinement }
 }
 
-/// What the hub is told of durable connections.
+/// What the hub is told of connections.
 pub(super) fn wirings(looked: &Looked) -> BTreeMap<Name, Arc<Wiring>> {
     let Some(seen) = &looked.ties else { return BTreeMap::new() };
     let wiring = |(name, inputs): (&Name, &Result<Inputs, Unusable>)| {
-        let wiring = inputs.as_ref().ok()?.wiring.clone()?;
         let id = ResourceId::new(KindName::Connection, name.clone());
         let spec = looked.desired.resources.get(&id)?.spec.as_connection()?;
-        Some((name.clone(), Arc::new(Wiring { suspended: spec.suspend.holds(looked.wall), ..wiring })))
+        let wiring = match inputs {
+            Ok(inputs) => Wiring { suspended: spec.suspend.holds(looked.wall), ..inputs.wiring.clone()? },
+            // Its trigger goes on sending: what comes is kept until it is clear again where it goes.
+            Err(_) => inputs::held(spec, spec.sink.as_ref()?),
+        };
+        Some((name.clone(), Arc::new(wiring)))
     };
-    seen.inputs.iter().filter_map(wiring).collect()
+    let kept = seen.kept.iter().map(|(name, wiring)| (name.clone(), Arc::new(wiring.clone())));
+    seen.inputs.iter().filter_map(wiring).chain(kept).collect()
 }

@@ -61,9 +61,13 @@ impl Engine {
         let now = self.world.clock.now();
         let mut todo: Vec<(&Step, StepId)> = Vec::new();
         let run = self.world.dice.roll();
+        let mut behind = BTreeSet::new();
         for step in &plan.plan().steps {
             let pause = self.memory.pause(&step.resource, step.action.word(), &key(step), now);
-            if step.gate.is_some() || pause.is_some() || todo.len() >= STEPS_PER_TICK {
+            // What a connection notes at the end of a step counts on the steps before it.
+            let waits = step.resource.kind == KindName::Connection && behind.contains(&step.resource);
+            if step.gate.is_some() || pause.is_some() || waits || todo.len() >= STEPS_PER_TICK {
+                behind.insert(step.resource.clone());
                 let mut line = step.line(OutcomeWord::Planned);
                 if let Some(pause) = pause {
                     line.message = format!("tried again in {}", Millis(pause.0.div_ceil(100) * 100));
@@ -359,7 +363,8 @@ fn plain_claim(step: &Step, before: Option<&Owned>) -> Option<String> {
     let kept = || before.map(|owned| owned.record.clone()).unwrap_or_else(|| "{}".to_owned());
     match &step.action {
         Action::Connection(action) => Some(action.claim().map_or_else(kept, |record| record.write())),
-        Action::Vault(_) => Some(kept()),
+        // It is to stay: nothing of it has been taken away.
+        Action::Vault(_) => Some(vault::record::Record::default().write()),
         _ => None,
     }
 }

@@ -95,7 +95,10 @@ impl Engine {
         // Before the units: what listens in it and belongs to one is then in the list.
         let table = self.world.sockets.table();
         let busy_ports = table.as_ref().map(|t| t.iter().map(|row| row.port).collect()).unwrap_or_default();
-        let ports = ports::assign(&desired, &owned, &busy_ports, hub.port_range);
+        let mut ports = ports::assign(&desired, &owned, &busy_ports, hub.port_range);
+        // What goes is still asked to give things back, where it was started.
+        let going = leaving.keys().filter(|id| id.kind == KindName::Service);
+        ports.extend(going.filter_map(|id| Some((id.name.clone(), record_of(owned.get(id))?.port?))));
         let units = self.world.keeper.list().await;
         let listeners = table.map(|table| {
             let sought = sought(&table, units.as_deref().unwrap_or_default(), &ports, self.world.clock.now());

@@ -67,6 +67,8 @@ pub struct Engine {
     /// How long the tree has been busy (a git merge and the like).
     busy_since: Option<crate::model::time::Tick>,
     recovered: bool,
+    /// When connections were first looked at.
+    born: Option<crate::model::time::Tick>,
     /// Vaults that take too long to answer.
     slow: connections::Slow,
     /// When the notes of vaults were last looked through.
@@ -86,6 +88,7 @@ impl Engine {
             modules: Modules::new(),
             busy_since: None,
             recovered: false,
+            born: None,
             slow: Default::default(),
             rounds: Default::default(),
             history: Default::default(),

@@ -95,10 +95,17 @@ impl Engine {
                 }
             }
             if page.len() < PAGE {
-                return Some(found);
+                break;
+            }
+            if number + 1 == MOST_PAGES {
+                found.iter_mut().for_each(|stuck| stuck.more = true);
             }
         }
-        found.iter_mut().for_each(|stuck| stuck.more = true);
+        for stuck in &mut found {
+            // In the order in which they were sent.
+            stuck.ripe.sort_by_key(|note| note.since);
+            stuck.ripe.truncate(MOST_AT_ONCE);
+        }
         Some(found)
     }
 }
@@ -109,7 +116,7 @@ fn count(stuck: &mut Stuck, id: &str, since: Timestamp, after: Option<Millis>, n
         return;
     }
     stuck.notes += 1;
-    if after.is_some() && stuck.ripe.len() < MOST_AT_ONCE {
+    if after.is_some() {
         stuck.ripe.push(StuckNote { id: id.to_owned(), since });
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn connection(input: &Input<'_>, resource: &Resource, spec: &Connecti
         inputs: seen.inputs.get(&resource.id.name),
         changed: changed(input, resource),
         suspended: suspended.as_deref(),
+        stays_away: stays_away(plan, spec),
         ..ties.view(&stored)
     };
     let intent = connection_kind::plan(&view);
@@ -68,10 +69,11 @@ pub(super) fn leaving(input: &Input<'_>, id: &ResourceId, leaving: &Leaving, pla
         _ => None,
     };
     let at = spec.map(|spec| address(spec, &id.name));
-    let used_by = at.as_ref().map(|at| users(input, seen, at)).unwrap_or_default();
+    let used_by = at.as_ref().map(|at| users(input, at)).unwrap_or_default();
     let facts = VaultFacts { input, seen, id, spec, at: at.as_ref(), record: &stored };
     let last = at.as_ref().is_some_and(|at| is_last(input, at));
-    let view = vault_kind::View { leaves: true, ..facts.view(&used_by, last) };
+    let heir = at.as_ref().and_then(|at| heir_of_vault(input, at));
+    let view = vault_kind::View { leaves: true, heir: heir.as_ref(), ..facts.view(&used_by, last) };
     take(vault_kind::plan(&view), id, &origin, &of_vault, plan);
 }
 
@@ -118,7 +120,8 @@ pub(super) fn orphans(input: &Input<'_>, plan: &mut Plan) {
             if wished.contains(&place) {
                 continue;
             }
-            let noted = input.owned.contains_key(&id) && record_of(input, &id).triggers.contains(&place);
+            let is_noted = |id: &ResourceId| record_of(input, id).triggers.contains(&place);
+            let noted = input.owned.keys().filter(|id| id.kind == KindName::Connection).any(is_noted);
             // While it is not known what a connection comes to, nothing of it is an orphan.
             let unclear = matches!(seen.inputs.get(&owner), Some(Err(_))) || input.leaving.contains_key(&id);
             if noted || unclear {
@@ -160,6 +163,16 @@ fn renamed(input: &Input<'_>, plan: &mut Plan) {
         let hint = format!("if it is the same under a new name, add `triggerName: {}` to its spec", place.trigger);
         plan.problems.push(Problem::error(Code::Renamed, at, message).warning().hint(hint));
     }
+}
+
+/// Whether nobody can hope that the vault of a connection answers soon: a person keeps its service stopped, or it is broken.
+fn stays_away(plan: &Plan, spec: &ConnectionSpec) -> bool {
+    let source = spec.source.as_ref().map(|source| &source.service);
+    let Some(service) = source.or(spec.credential.as_ref().map(|wish| &wish.vault_service)) else { return false };
+    plan.standings.get(&ResourceId::service(service)).is_none_or(|standing| {
+        let kept = matches!(standing.reason, Reason::Suspended | Reason::Overridden | Reason::Down | Reason::Scheduled);
+        standing.doomed || kept
+    })
 }
 
 /// Every trigger that declared connections want, and whose it is.
@@ -236,8 +249,16 @@ impl<'a> Ties<'a> {
             input.desired.resources.contains_key(&id) || input.owned.contains_key(&id)
         };
         let heir = move |place: &Place| {
+            let waits = |other: &Name| {
+                let resource = input.desired.resources.get(&ResourceId::new(KindName::Connection, other.clone()));
+                resource.and_then(|r| r.spec.as_connection()).is_some_and(|spec| spec.suspend.holds(input.now))
+            };
             seen.inputs.iter().filter(|(other, _)| *other != name).find_map(|(other, inputs)| {
                 let inputs = inputs.as_ref().ok().filter(|inputs| inputs.at == place.at)?;
+                // It wants no trigger for now.
+                if inputs.direct && waits(other) {
+                    return None;
+                }
                 (inputs.wire.as_ref()?.trigger.name == place.trigger).then(|| other.clone())
             })
         };
@@ -263,6 +284,7 @@ impl<'a> Ties<'a> {
             tally: seen.tallies.get(self.name),
             stuck: seen.stuck.get(self.name),
             hub: input.hub,
+            stays_away: false,
             renew: seen.renew.contains(self.name),
             now: input.now,
         }
@@ -297,6 +319,7 @@ impl<'a> VaultFacts<'a> {
             remove: commands.map_or(Err(unknown), |commands| commands.remove.as_ref().map_err(String::as_str)),
             used_by,
             last,
+            heir: None,
             foreign: &[],
             known: service
                 .is_some_and(|id| self.input.desired.resources.contains_key(&id) || self.input.owned.contains_key(&id)),
@@ -305,13 +328,28 @@ impl<'a> VaultFacts<'a> {
 }
 
 /// Connections that use a vault: declared ones, and those that still have a trigger there.
-fn users(input: &Input<'_>, seen: &Seen, at: &Address) -> Vec<String> {
-    let declared = seen.inputs.iter().filter(|(_, inputs)| inputs.as_ref().is_ok_and(|inputs| inputs.at == *at));
-    let mut all: BTreeSet<ResourceId> =
-        declared.map(|(name, _)| ResourceId::new(KindName::Connection, name.clone())).collect();
+fn users(input: &Input<'_>, at: &Address) -> Vec<String> {
+    // By what they say: what is wrong with one of them for a moment must not cost it its vault.
+    let names = |spec: &ConnectionSpec| {
+        let source = spec.source.as_ref().map(|source| (&source.service, &source.vault));
+        let credential = spec.credential.as_ref().map(|wish| (&wish.vault_service, &wish.vault));
+        source.or(credential) == Some((&at.service, &at.vault))
+    };
+    let declared = input.desired.resources.values().filter(|r| r.spec.as_connection().is_some_and(names));
+    let mut all: BTreeSet<ResourceId> = declared.map(|resource| resource.id.clone()).collect();
     let going = input.leaving.keys().filter(|id| id.kind == KindName::Connection);
-    all.extend(going.filter(|id| record_of(input, id).triggers.iter().any(|place| place.at == *at)).cloned());
+    let has_some = |id: &&ResourceId| {
+        let record = record_of(input, id);
+        record.triggers.iter().any(|place| place.at == *at) || record.lent.is_some_and(|lent| lent.at == *at)
+    };
+    all.extend(going.filter(has_some).cloned());
     all.iter().map(ToString::to_string).collect()
+}
+
+/// The document that declares the vault now.
+fn heir_of_vault(input: &Input<'_>, at: &Address) -> Option<ResourceId> {
+    let same = |resource: &&Resource| matches!(&resource.spec, Spec::Vault(spec) if address(spec, &resource.id.name) == *at);
+    input.desired.resources.values().find(same).map(|resource| resource.id.clone())
 }
 
 fn is_last(input: &Input<'_>, at: &Address) -> bool {

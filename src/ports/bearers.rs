@@ -22,6 +22,8 @@ pub const BRIEF_SECONDS: i64 = 60;
 pub struct Holdings {
     /// The key that signs now; `None` while there is none yet.
     pub kid: Option<String>,
+    /// Who tokens that are made now say made them.
+    pub issuer: String,
     /// By jti.
     pub live: BTreeMap<String, TokenRow>,
 }

@@ -29,7 +29,8 @@ pub struct Wish {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// The tree has connections or vaults: modules must be able to ask the hub for its keys, even while only `reconcile --once` runs.
     pub has_ties: bool,
-    /// Durable connections: whose events are accepted, and where they go.
+    /// Connections with a sink: whose events are accepted, and where they go. Direct ones are among them, for events of a time when they
+    /// were durable.
     pub connections: BTreeMap<Name, Arc<Wiring>>,
 }
 

@@ -6,7 +6,9 @@ use super::fate::Lot;
 use super::world::Pretend;
 use crate::model::id::Name;
 use crate::ports::PortError;
+use crate::model::time::Timestamp;
 use crate::ports::deliveries::{Deliveries, Found, Tally};
+use crate::ports::hub::Wish;
 
 /// What is true of the pretend queue.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +24,21 @@ pub struct Queue {
 }
 
 impl Queue {
-    fn step(&mut self) {
+    /// An event comes in.
+    pub fn accept(&mut self, connection: &Name, id: &str, at: Timestamp) {
+        if self.taken.entry(connection.clone()).or_default().insert(id.to_owned()) {
+            let tally = self.tallies.entry(connection.clone()).or_default();
+            tally.waiting += 1;
+            tally.oldest.get_or_insert(at);
+        }
+    }
+
+    /// What the hub knows where to bring is brought there.
+    pub(super) fn step(&mut self, wish: Option<&Wish>) {
+        let Some(wish) = wish else { return };
         for (name, tally) in &mut self.tallies {
-            if tally.waiting > 0 && !self.stuck.contains(name) {
+            let open = wish.connections.get(name).is_some_and(|wiring| !wiring.suspended);
+            if tally.waiting > 0 && open && !self.stuck.contains(name) {
                 tally.waiting -= 1;
                 tally.delivered += 1;
             }
@@ -40,9 +54,9 @@ impl Deliveries for Pretend {
         if self.fate.deal("deliveries.tallies") != Lot::Go {
             return Err(PortError::Retry("fate: the database of events could not be read".to_owned()));
         }
-        let queue = &mut self.earth.borrow_mut().queue;
-        queue.step();
-        Ok(queue.tallies.clone())
+        let earth = &mut *self.earth.borrow_mut();
+        earth.queue.step(earth.town.wish.as_ref());
+        Ok(earth.queue.tallies.clone())
     }
     fn take_in(&self, connection: &Name, found: &Found) -> Result<bool, PortError> {
         let at = self.earth.borrow().wall();

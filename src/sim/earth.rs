@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 use super::deliveries::Queue;
 use super::storage::Blobs;
+use super::tokens::Tokens;
+use super::town::Town;
 use crate::keeper::table::{Effect, Event, Now, State};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
@@ -118,6 +120,8 @@ pub struct Earth {
     pub starts: BTreeMap<Name, u64>,
     pub blobs: Blobs,
     pub queue: Queue,
+    pub tokens: Tokens,
+    pub town: Town,
     /// What must never happen and did.
     pub broken: Vec<String>,
 }

@@ -7,7 +7,8 @@ pub mod earth;
 pub mod fate;
 pub mod storage;
 pub mod story;
-mod ties;
+pub mod tokens;
+pub mod town;
 mod world;
 
 pub use world::{block_on, pretend};

@@ -81,6 +81,7 @@ impl Story {
     pub fn engine(&self) -> (Engine, Rc<dyn Bell>) {
         // Whoever moves blobs lives in the process of the engine.
         self.earth.borrow_mut().blobs.die();
+        self.earth.borrow_mut().town.wish = None;
         let (world, bell) = pretend(&self.earth, &self.fate, (self.store)());
         (Engine::new(world), bell)
     }

@@ -117,7 +117,13 @@ impl Bell for Pretend {
 }
 
 impl Hub for Pretend {
-    fn tell(&self, _: Wish) {}
+    fn tell(&self, wish: Wish) {
+        if !self.fate.dead() {
+            let earth = &mut *self.earth.borrow_mut();
+            earth.queue.step(Some(&wish));
+            earth.town.wish = Some(wish);
+        }
+    }
     fn standing(&self) -> hub::Standing {
         hub::Standing::Idle
     }
@@ -348,8 +354,12 @@ impl Probes for Pretend {
     fn exhausted(&self, name: &Name, role: Role) -> bool {
         self.earth.borrow().exhausted(name, role)
     }
-    fn run<'a>(&'a self, _: &'a Ask, _: Millis) -> Answer<'a, Result<(), String>> {
-        ready(self.fate.effect("probes.run", || Ok(())).map_err(|error| error.to_string()))
+    fn run<'a>(&'a self, ask: &'a Ask, _: Millis) -> Answer<'a, Result<(), String>> {
+        let command = || match ask {
+            Ask::Exec { argv, .. } => self.earth.borrow_mut().command(argv).map_err(PortError::Retry),
+            _ => Ok(()),
+        };
+        ready(self.fate.effect("probes.run", command).map_err(|error| error.to_string()))
     }
     fn drop_probe(&self, _: &Name) {}
     fn settle(&self, _: Millis) -> Answer<'_, ()> {

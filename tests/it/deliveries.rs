@@ -7,14 +7,16 @@ use http_body_util::Full;
 use hyper::Request;
 use serde_json::json;
 use trueup::adapters::clock::SystemClock;
+use trueup::adapters::deliveries::Delivered;
 use trueup::ports::clock::Clock;
-use trueup::ports::deliveries::Bounds;
+use trueup::ports::deliveries::{Act, Bounds, Change, DeliveryStore, Done, Event, Pick, Stage as Far, event_id};
 use trueup::ports::hub::State;
 
 use crate::delivery_stage::{Depot, PATH, Says, Sink, event, name, says, wiring};
 use crate::hub_stage::{get, send};
 use crate::proxy_stage::Raw;
-use crate::stage::wait_until;
+use crate::stage::{Stage, wait_until};
+use crate::web::Hub;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
@@ -392,4 +394,108 @@ fn nothing_is_lost_when_the_process_is_killed() {
     let twice = numbers.values().filter(|count| **count > 1).count();
     assert!(twice <= 8 * kills, "only what was under way comes twice: {twice}");
     in_order(&sink);
+}
+
+#[test]
+fn what_another_process_replays_or_discards_is_noticed() {
+    let (dir, sink) = (folder(), Sink::new(|_| says(400)));
+    let (depot, bearer) = usual(&dir, &sink);
+    post_all(&depot, &bearer, 1..=3, 3);
+    wait_until("dead letters", || depot.tally("box").dead == 3);
+    sink.plays(|_| says(200));
+    let seqs: Vec<u64> = depot.letters().iter().map(|letter| letter.seq).collect();
+    let at = SystemClock.wall();
+    depot.store.write(&[Act::Discard { pick: Pick::Seqs(vec![seqs[0]]), at }]).expect("written");
+    depot.store.write(&[Act::Replay { pick: Pick::AllDead(name("box")), at }]).expect("written");
+    // As the daemon does when its socket wakes it.
+    depot.server.tell(depot.wish.clone());
+    wait_until("the others", || depot.tally("box").delivered == 2);
+    assert_eq!((sink.heard().len(), depot.tally("box").dead), (5, 0));
+    let discarded = depot.store.find(seqs[0]).expect("read").expect("remembered");
+    assert_eq!((discarded.0.stage, discarded.1), (Far::Discarded, None));
+}
+
+/// Three dead letters, written down in a state folder.
+fn dead_letters(state: &std::path::Path) -> Vec<String> {
+    std::fs::create_dir_all(state).expect("a folder");
+    let store = Delivered::open(&state.join("deliveries.db"), Bounds::default()).expect("a database");
+    let at = SystemClock.wall();
+    let mut ids = Vec::new();
+    for number in 1..=3 {
+        let event = Event {
+            connection: name("box"),
+            key: format!("key{number}"),
+            note: Some(format!("n{number}")),
+            what: Some("note.created".to_owned()),
+            content_type: "application/json".to_owned(),
+            body: json!({ "number": number, "text": "\u{1b}[31mred" }).to_string().into(),
+        };
+        let done = store.write(&[Act::Accept { event, at }]).expect("written");
+        let Done::Accepted(row) = &done[0] else { panic!("accepted") };
+        let change = Change::Dead { attempts: 1, status: Some(422), trouble: "422: no".to_owned() };
+        store.write(&[Act::Settle { seq: row.seq, change, at }]).expect("written");
+        ids.push(event_id(row.seq));
+    }
+    ids
+}
+
+#[test]
+fn people_list_show_replay_and_discard_without_a_daemon() {
+    let stage = Stage::new();
+    stage.hub();
+    assert!(stage.run(&["deliveries", "list"]).code(0).out.is_empty());
+    assert!(!stage.path(".trueup/deliveries.db").exists(), "looking makes nothing");
+    stage.once(&[]).code(0);
+    let ids = dead_letters(&stage.path(".trueup"));
+    let table = stage.run(&["deliveries", "list"]).code(0).out;
+    assert!(ids.iter().all(|id| table.contains(id.as_str())) && table.contains("422: no"), "{table}");
+    assert_eq!(stage.run(&["deliveries", "list", "--limit", "1", "-o", "json"]).code(0).typed("delivery").len(), 1);
+    assert!(stage.run(&["deliveries", "list", "--only", "waiting", "-o", "json"]).code(0).typed("delivery").is_empty());
+    let shown = stage.run(&["deliveries", "show", &ids[0]]).code(0).out;
+    assert!(shown.contains("\"number\": 1") && !shown.contains('\u{1b}'), "{shown}");
+    let shown = stage.run(&["deliveries", "show", &ids[0], "-o", "json"]).code(0).typed("deliveryDetail").remove(0);
+    assert_eq!((&shown["body"]["number"], &shown["state"], &shown["status"]), (&json!(1), &json!("dead"), &json!(422)));
+
+    let replayed = stage.run(&["deliveries", "replay", &ids[0], "-o", "json"]).code(0).typed("replayed");
+    assert_eq!(replayed[0]["id"], json!(ids[0]));
+    let refused = stage.run(&["deliveries", "discard", "--connection", "box", "--all-dead"]).code(4);
+    assert!(refused.err.contains("--yes"), "{}", refused.err);
+    stage.run(&["deliveries", "discard", &ids[1], "e00000zz"]).code(7);
+    stage.run(&["deliveries", "discard", "--connection", "box", "--all-dead", "--yes"]).code(0);
+    stage.run(&["deliveries", "replay", &ids[1]]).code(1);
+    stage.run(&["deliveries", "replay", "nonsense"]).code(64);
+    stage.run(&["deliveries", "show", "e00000zz"]).code(1);
+    let states =
+        |state: &str| stage.run(&["deliveries", "list", "--only", state, "-o", "json"]).typed("delivery").len();
+    assert_eq!((states("waiting"), states("dead"), states("discarded"), states("all")), (1, 0, 2, 3));
+}
+
+#[test]
+fn the_api_does_what_the_commands_do() {
+    let stage = Stage::new();
+    let ids = dead_letters(&stage.path(".trueup"));
+    let hub = Hub::start(stage);
+    let list = hub.get("/deliveries?limit=2").status(200).json();
+    assert_eq!(list["deliveries"].as_array().map(Vec::len), Some(2), "{list}");
+    let cursor = list["nextCursor"].as_str().expect("a cursor").to_owned();
+    let rest = hub.get(&format!("/deliveries?limit=2&cursor={cursor}")).status(200).json();
+    assert_eq!((&rest["deliveries"][0]["id"], &rest["nextCursor"]), (&json!(ids[0]), &json!(null)));
+    assert_eq!(hub.get("/deliveries?state=waiting").status(200).json()["deliveries"], json!([]));
+    for wrong in ["state=gone", "connection=A", "limit=0", "cursor=7", "stat=dead"] {
+        hub.get(&format!("/deliveries?{wrong}")).status(400);
+    }
+    assert_eq!(hub.get(&format!("/deliveries/{}", ids[0])).status(200).json()["body"]["number"], json!(1));
+    hub.get("/deliveries/e00000zz").status(404);
+    assert_eq!(hub.post(&format!("/deliveries/{}/replay", ids[0]), None).status(200).json()["id"], json!(ids[0]));
+    let operator = hub.admin.clone();
+    let delete = |id: &str| hub.call(&operator, "DELETE", &format!("/deliveries/{id}"), None);
+    delete(&ids[1]).status(200);
+    delete(&ids[1]).status(409);
+    let states: Vec<String> = hub.get("/deliveries").json()["deliveries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|line| line["state"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(states, ["dead", "discarded", "waiting"]);
 }

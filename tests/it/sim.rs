@@ -16,7 +16,7 @@ use trueup::sim::fate::Side;
 use trueup::sim::story::{Story, hub, service};
 
 /// In memory where the machine has such a folder: thousands of lives would otherwise wait for the disk.
-fn scratch() -> tempfile::TempDir {
+pub fn scratch() -> tempfile::TempDir {
     let shm = PathBuf::from("/dev/shm");
     if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("a temporary folder")
 }
@@ -26,11 +26,11 @@ fn story(seed: u64, dir: &tempfile::TempDir) -> Story {
 }
 
 /// Opens the ledger anew each time, as a new process does.
-fn ledger(path: PathBuf) -> Box<dyn Fn() -> Rc<dyn Store>> {
+pub fn ledger(path: PathBuf) -> Box<dyn Fn() -> Rc<dyn Store>> {
     Box::new(move || Rc::new(Ledger::open(&path).expect("the ledger opens")))
 }
 
-fn fresh() -> u64 {
+pub fn fresh() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)

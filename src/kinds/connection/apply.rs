@@ -52,7 +52,7 @@ fn token(hand: &Hand<'_>, reuse: Option<&String>, wanted: &Wanted) -> Result<Min
 }
 
 async fn wire(hand: &Hand<'_>, wiring: &Wiring) -> Done {
-    let Wiring { wire, at, port, reuse, claim } = wiring;
+    let Wiring { wire, at, port, reuse, issuer, claim } = wiring;
     let (scope, audience, pins) = at.admin();
     let admin = hand.bearers().brief(&scope, &audience, &pins)?;
     let sends = token(hand, reuse.as_ref(), &wire.bearer)?;
@@ -61,7 +61,7 @@ async fn wire(hand: &Hand<'_>, wiring: &Wiring) -> Done {
         return Err(failed(&at.to_string(), &reply));
     };
     let place = super::record::Place { at: at.clone(), trigger: wire.trigger.name.clone() };
-    let wired = Wired { place, what: wire.trigger.digest(), jti: sends.jti, updated_at };
+    let wired = Wired { place, what: wire.trigger.digest(), jti: sends.jti, issuer: issuer.clone(), updated_at };
     Ok(Some(Record { wired: Some(wired), ..claim.clone() }))
 }
 
@@ -193,6 +193,7 @@ async fn lend(hand: &Hand<'_>, lending: &Lending) -> Done {
     let mut record = claim.clone();
     if let Some(lent) = &mut record.lent {
         lent.jti = Some(minted.jti);
+        lent.done = true;
     }
     Ok(Some(record))
 }

@@ -44,7 +44,9 @@ pub struct Inputs {
     pub wire: Option<Wire>,
     pub prepare: Option<Prepare>,
     pub lend: Option<Lend>,
-    /// For a durable connection: what the hub is told.
+    /// The vault sends events through the hub to the sink, and not into the inbox.
+    pub direct: bool,
+    /// What the hub is told: where events go that are in the inbox. A direct connection may have some from when it was durable.
     pub wiring: Option<hub::Wiring>,
 }
 
@@ -159,24 +161,16 @@ pub fn resolve(name: &Name, spec: &ConnectionSpec, ends: &Ends<'_>) -> Result<In
         vault_scope: Vec::new(),
         permissions: None,
     };
-    let (wiring, token) = match spec.delivery {
-        Delivery::Durable => {
-            let wiring = hub::Wiring {
-                sink: sink.service.clone(),
-                path: if strip || end.mount.is_none() { endpoint.to_owned() } else { direct },
-                scope: scope.to_owned(),
-                audience: space(scope).to_owned(),
-                params: sink.params.clone(),
-                suspended: false,
-                retry: hub::Retry {
-                    max_attempts: spec.retry.max_attempts,
-                    max_age: spec.retry.max_age,
-                    timeout: spec.retry.timeout,
-                },
-            };
-            (Some(wiring), bearer(inbox_scope(name), INBOX))
-        }
-        Delivery::Direct => (None, bearer(scope.to_owned(), space(scope))),
+    let wiring = hub::Wiring {
+        path: if strip || end.mount.is_none() { endpoint.to_owned() } else { direct },
+        scope: scope.to_owned(),
+        audience: space(scope).to_owned(),
+        suspended: false,
+        ..held(spec, sink)
+    };
+    let token = match spec.delivery {
+        Delivery::Durable => bearer(inbox_scope(name), INBOX),
+        Delivery::Direct => bearer(scope.to_owned(), space(scope)),
     };
     let trigger = Trigger {
         name: spec.trigger_name.clone().unwrap_or_else(|| trigger::name(hub, &source.vault, name)),
@@ -185,7 +179,26 @@ pub fn resolve(name: &Name, spec: &ConnectionSpec, ends: &Ends<'_>) -> Result<In
         webhook,
     };
     let prepare = sink.prepare.as_ref().map(|wish| prepare(name, &at, vault_port, sink, wish, &end)).transpose()?;
-    Ok(Inputs { wire: Some(Wire { trigger, bearer: token }), prepare, lend: None, wiring, vault_port, at })
+    let direct = spec.delivery == Delivery::Direct;
+    let wire = Some(Wire { trigger, bearer: token });
+    Ok(Inputs { at, vault_port, wire, prepare, lend: None, direct, wiring: Some(wiring) })
+}
+
+/// What the hub is told while it is not clear where events go: they are accepted and kept.
+pub fn held(spec: &ConnectionSpec, sink: &SinkSpec) -> hub::Wiring {
+    hub::Wiring {
+        sink: sink.service.clone(),
+        path: "/".to_owned(),
+        scope: String::new(),
+        audience: String::new(),
+        params: sink.params.clone(),
+        suspended: true,
+        retry: hub::Retry {
+            max_attempts: spec.retry.max_attempts,
+            max_age: spec.retry.max_age,
+            timeout: spec.retry.timeout,
+        },
+    }
 }
 
 /// The events of a trigger, by the vault's words for them.
@@ -338,5 +351,5 @@ fn lend(name: &Name, wish: &CredentialSpec, ends: &Ends<'_>) -> Result<Inputs, U
         token,
         what: Digest::of(said.as_bytes()),
     };
-    Ok(Inputs { at, vault_port, wire: None, prepare: None, lend: Some(lend), wiring: None })
+    Ok(Inputs { at, vault_port, wire: None, prepare: None, lend: Some(lend), direct: false, wiring: None })
 }

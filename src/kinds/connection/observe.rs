@@ -9,6 +9,7 @@ use crate::kinds::trigger::{Address, Vault};
 use crate::model::id::Name;
 use crate::ports::bearers::Holdings;
 use crate::ports::deliveries::Tally;
+use crate::ports::hub::Wiring;
 use crate::ports::probes::Ask;
 
 /// All of them.
@@ -16,6 +17,8 @@ use crate::ports::probes::Ask;
 pub struct Seen {
     /// What each declared connection comes to.
     pub inputs: BTreeMap<Name, Result<Inputs, Unusable>>,
+    /// What the hub is told of connections that are owned, and that no document declares at this moment.
+    pub kept: BTreeMap<Name, Wiring>,
     /// What each vault that matters says.
     pub vaults: BTreeMap<Address, Vault>,
     /// Tokens, or why nothing is known of them.
@@ -28,6 +31,8 @@ pub struct Seen {
     pub stuck: BTreeMap<Name, Stuck>,
     /// The commands that make and remove each vault, or why there is none.
     pub commands: BTreeMap<Name, Commands>,
+    /// This process has only begun to look: a vault may not know our keys yet.
+    pub young: bool,
     /// Connections that are to get another token.
     pub renew: BTreeSet<Name>,
 }

@@ -57,6 +57,8 @@ pub struct Wiring {
     pub port: u16,
     /// A token that is good still.
     pub reuse: Option<String>,
+    /// Who tokens say made them.
+    pub issuer: String,
     /// What the ledger holds from the beginning of the step on.
     pub claim: Record,
 }
@@ -198,6 +200,8 @@ pub struct View<'a> {
     pub tally: Option<&'a Tally>,
     pub stuck: Option<&'a Stuck>,
     pub hub: &'a hub::Standing,
+    /// The service of its vault is not to run, or cannot.
+    pub stays_away: bool,
     /// A person asked for another token.
     pub renew: bool,
     pub now: Timestamp,
@@ -252,14 +256,19 @@ impl Tokens<'_> {
         }
     }
 
-    /// A token that is as wanted: the one that is in use, or one that an attempt left.
-    fn spare(&self, first: Option<&str>, wanted: &Token, taken: &BTreeSet<&String>) -> Option<String> {
+    /// A token that a module has was made when we were somebody else.
+    fn issued_by_another(&self, issuer: Option<&String>) -> Option<Reason> {
+        issuer.filter(|issuer| **issuer != self.holdings.issuer).map(|_| Reason::Changed)
+    }
+
+    /// A token that is as wanted: the one that is in use (unless it is to be replaced), or one that an attempt left.
+    fn spare(&self, first: Option<&str>, wanted: &Token, taken: &BTreeSet<&String>, renew: bool) -> Option<String> {
         let good = |jti: &str| self.fault(jti, wanted).is_none();
-        if let Some(jti) = first.filter(|jti| good(jti)) {
+        if let Some(jti) = first.filter(|jti| !renew && good(jti)) {
             return Some(jti.to_owned());
         }
-        let mut free: Vec<&&TokenRow> =
-            self.own.iter().filter(|row| !taken.contains(&row.jti) && good(&row.jti)).collect();
+        let is_free = |row: &&&TokenRow| !taken.contains(&row.jti) && first != Some(row.jti.as_str());
+        let mut free: Vec<&&TokenRow> = self.own.iter().filter(is_free).filter(|row| good(&row.jti)).collect();
         free.sort_by(|a, b| (b.created, &b.jti).cmp(&(a.created, &a.jti)));
         free.first().map(|row| row.jti.clone())
     }
@@ -283,16 +292,12 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
     let mut steps = Vec::new();
     let mut record = view.record.clone();
     let mut gate = None;
-    let still = view.suspended.is_some() && inputs.wiring.is_none();
+    let still = view.suspended.is_some() && inputs.direct;
     let wished: BTreeSet<Place> = inputs.wire.iter().filter(|_| !still).map(|wire| place(inputs, wire)).collect();
     let mut standing = Standing::down(Reason::Wired, String::new());
     // First what the sink must know, or it would get events that it can do nothing with.
     if let Some(prepare) = inputs.prepare.as_ref().filter(|_| !still) {
         steps.extend(prepared(view, prepare, tokens, &mut record));
-    } else if let Some(old) = record.prepared.take() {
-        let port = view.ports.get(&old.service).copied().filter(|_| (view.known)(&old.service));
-        let action = Unpreparing { prepared: old, port, then: record.clone() };
-        steps.push(step(Action::Unprepare(Box::new(action)), Reason::Changed, Cause::Intent, ""));
     }
     match (&inputs.wire, &inputs.lend) {
         // One after the other: each notes what the one before it did.
@@ -306,7 +311,10 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
             gate = outcome.gate;
         }
         (_, Some(lend)) if view.suspended.is_none() => {
-            steps.extend(lent(view, inputs, lend, tokens, &mut record));
+            match record.lent.take_if(|old| old.service != lend.service || old.key != lend.key) {
+                Some(old) => steps.push(withdraw(view, old, &record, Reason::Changed)),
+                None => steps.extend(lent(view, inputs, lend, tokens, &mut record)),
+            }
             let to = &lend.service;
             let message = format!("Service/{to} may {} {}", verb(&lend.token.scope), inputs.at);
             standing = Standing { started: true, ready: steps.is_empty(), ..Standing::down(Reason::Lent, message) };
@@ -324,9 +332,12 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
             record.lent = None;
             steps.push(withdraw(view, old, &record, Reason::Changed));
         }
-    }
-    if steps.is_empty() {
+        if let Some(old) = record.prepared.take_if(|_| inputs.prepare.is_none() || still) {
+            record.obsolete.push(old);
+        }
+        // Before a sink is asked that may not answer.
         steps.extend(surplus(&record, tokens, Reason::Replaced));
+        steps.extend(unprepare(view, &mut record, Reason::Changed));
     }
     if steps.is_empty() && view.suspended.is_none() {
         steps.extend(inputs.wire.as_ref().and_then(|wire| rearm(view, inputs, wire)));
@@ -362,6 +373,7 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
     let written = record.wired.clone().filter(|wired| wired.place == place);
     let what = wire.trigger.digest();
     let token = written.as_ref().map_or(Some(Reason::Absent), |wired| tokens.fault(&wired.jti, &wire.bearer));
+    let token = token.or_else(|| tokens.issued_by_another(written.as_ref().map(|wired| &wired.issuer)));
     let token = token.or(view.renew.then_some(Reason::Requested));
     let unknown = Vault::Unknown("it was not looked at".to_owned());
     let vault = view.vaults.get(at).unwrap_or(&unknown);
@@ -370,7 +382,10 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
         Vault::Absent | Vault::Unknown(_) => None,
     };
     let finding = match (&written, seen) {
-        _ if !matches!(vault, Vault::Present(_)) => None,
+        _ if matches!(vault, Vault::Unknown(_)) => None,
+        (Some(_), None) if *vault == Vault::Absent => {
+            Some((Reason::VaultMissing, Cause::Drift, "the vault is gone".to_owned()))
+        }
         (None, _) if view.owned && view.record.wired.is_some() => Some((Reason::Changed, Cause::Intent, String::new())),
         (None, None) => Some((Reason::Absent, Cause::Intent, String::new())),
         // After a crash, or with a new ledger: whatever is there under our name is ours to write.
@@ -390,21 +405,27 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
     });
     let ready = |standing: Standing| Standing { started: true, ready: true, ..standing };
     let Some((reason, cause, detail)) = finding else {
-        return Outcome { standing: ready(well(view, inputs, &place)), step: None, gate: None };
+        let standing = match vault {
+            Vault::Present(_) => ready(well(view, inputs, &place)),
+            // It was there when it was last looked at.
+            Vault::Unknown(why) => unreachable(view, at, why),
+            Vault::Absent => Standing::down(Reason::VaultMissing, format!("there is no {at}")),
+        };
+        return Outcome { standing, step: None, gate: None };
     };
     let mut claim = record.clone();
     claim.triggers.insert(place.clone());
     let taken: BTreeSet<&String> = record.prepared.iter().filter_map(|prepared| prepared.jti.as_ref()).collect();
     let first = written.as_ref().map(|wired| wired.jti.as_str());
-    let replaced = first.filter(|_| view.renew);
-    let reuse = tokens.spare(first, &wire.bearer, &taken).filter(|jti| replaced.is_none_or(|old| old != jti));
+    let reuse = tokens.spare(first, &wire.bearer, &taken, view.renew);
     let with = if reuse.is_some() { "the same token" } else { "a new token" };
     let text = match detail.is_empty() {
         true => format!("{} at {at}, with {with}", place.trigger),
         false => format!("{} at {at}: {detail}; with {with}", place.trigger),
     };
     *record = claim.clone();
-    let wiring = Wiring { wire: wire.clone(), at: at.clone(), port: inputs.vault_port, reuse, claim };
+    let issuer = tokens.holdings.issuer.clone();
+    let wiring = Wiring { wire: wire.clone(), at: at.clone(), port: inputs.vault_port, reuse, issuer, claim };
     let step = step(Action::Wire(Box::new(wiring)), reason, cause, text);
     let drifted = (cause == Cause::Drift).then(|| (reason, detail));
     match vault {
@@ -418,11 +439,16 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
             Outcome { standing: Standing::down(Reason::VaultMissing, message), step: Some(step), gate }
         }
         Vault::Unknown(why) => {
-            let message = format!("{at}: {why}");
-            let standing = Standing::down(Reason::DependencyNotReady, message.clone());
-            Outcome { standing, step: Some(step), gate: Some(message) }
+            let standing = unreachable(view, at, why);
+            Outcome { gate: Some(standing.message.clone()), standing, step: Some(step) }
         }
     }
+}
+
+/// Nothing can be said before the vault answers. Whether that is to be hoped for, its service says.
+fn unreachable(view: &View<'_>, at: &Address, why: &str) -> Standing {
+    let standing = Standing::down(Reason::DependencyNotReady, format!("{at}: {why}"));
+    Standing { doomed: view.stays_away, ..standing }
 }
 
 /// What somebody else did to it.
@@ -504,7 +530,7 @@ fn rearm(view: &View<'_>, inputs: &Inputs, wire: &Wire) -> Option<Wanted> {
 
 /// What the sink must know, if it has to be told.
 fn prepared(view: &View<'_>, prepare: &Prepare, tokens: &Tokens<'_>, record: &mut Record) -> Option<Wanted> {
-    let old = record.prepared.clone().filter(|old| old.service == prepare.service);
+    let old = record.prepared.clone().filter(|old| old.is_at(&prepare.service, prepare.remove.as_ref()));
     let token = |jti: &Option<String>| match (&prepare.token, jti) {
         (Some(wanted), Some(jti)) => tokens.fault(jti, wanted),
         (Some(_), None) => Some(Reason::Absent),
@@ -515,17 +541,23 @@ fn prepared(view: &View<'_>, prepare: &Prepare, tokens: &Tokens<'_>, record: &mu
         Some(old) if old.what != prepare.what => Some((Reason::Changed, Cause::Intent)),
         Some(old) if !old.done => Some((Reason::Absent, Cause::Intent)),
         Some(_) if *view.at_sink == AtSink::Missing => Some((Reason::SinkForgot, Cause::Drift)),
-        Some(old) => token(&old.jti).map(|reason| (reason, Cause::Drift)),
+        Some(old) => token(&old.jti)
+            .map(|reason| (reason, Cause::Drift))
+            .or_else(|| Some((tokens.issued_by_another(old.jti.as_ref().map(|_| &old.issuer))?, Cause::Intent))),
     };
     let (reason, cause) = finding?;
     let taken: BTreeSet<&String> = record.wired.iter().map(|wired| &wired.jti).collect();
     let first = old.as_ref().and_then(|old| old.jti.as_deref());
-    let reuse = prepare.token.as_ref().and_then(|wanted| tokens.spare(first, wanted, &taken));
+    let reuse = prepare.token.as_ref().and_then(|wanted| tokens.spare(first, wanted, &taken, false));
     let mut claim = record.clone();
+    // It is taken back when the new one stands: a sink that is gone holds nothing up.
+    claim.obsolete.extend(claim.prepared.take_if(|_| old.is_none()));
+    claim.obsolete.retain(|other| !other.is_at(&prepare.service, prepare.remove.as_ref()));
     claim.prepared = Some(Prepared {
         service: prepare.service.clone(),
         what: prepare.what.clone(),
         jti: first.map(str::to_owned),
+        issuer: tokens.holdings.issuer.clone(),
         remove: prepare.remove.clone(),
         scope: prepare.scope.clone(),
         done: false,
@@ -537,10 +569,12 @@ fn prepared(view: &View<'_>, prepare: &Prepare, tokens: &Tokens<'_>, record: &mu
 }
 
 fn lent(view: &View<'_>, inputs: &Inputs, lend: &Lend, tokens: &Tokens<'_>, record: &mut Record) -> Option<Wanted> {
-    let old = record.lent.clone().filter(|old| old.service == lend.service && old.key == lend.key);
+    let old = record.lent.clone();
     let (reason, cause) = match &old {
         None => (Reason::Absent, Cause::Intent),
         Some(old) if old.what != lend.what => (Reason::Changed, Cause::Intent),
+        Some(old) if !old.done => (Reason::Absent, Cause::Intent),
+        Some(old) if old.issuer != tokens.holdings.issuer => (Reason::Changed, Cause::Intent),
         Some(old) => match old.jti.as_deref().map(|jti| tokens.fault(jti, &lend.token)) {
             None => (Reason::Absent, Cause::Intent),
             Some(Some(reason)) => (reason, Cause::Drift),
@@ -549,18 +583,20 @@ fn lent(view: &View<'_>, inputs: &Inputs, lend: &Lend, tokens: &Tokens<'_>, reco
         },
     };
     let first = old.as_ref().and_then(|old| old.jti.as_deref());
-    let reuse = tokens.spare(first, &lend.token, &BTreeSet::new()).filter(|_| !view.renew);
+    let reuse = tokens.spare(first, &lend.token, &BTreeSet::new(), view.renew);
     let mut claim = record.clone();
     claim.lent = Some(super::record::Lent {
         service: lend.service.clone(),
         at: inputs.at.clone(),
         what: lend.what.clone(),
         jti: first.map(str::to_owned),
+        issuer: tokens.holdings.issuer.clone(),
         key: lend.key.clone(),
         scope: lend.token.scope.clone(),
         tags: lend.tags.clone(),
         endpoint: lend.endpoint.clone(),
         call: lend.call.clone(),
+        done: false,
     });
     *record = claim.clone();
     let detail = format!("{} to Service/{}", lend.token.scope, lend.service);
@@ -599,6 +635,19 @@ fn withdraw(view: &View<'_>, lent: super::record::Lent, then: &Record, reason: R
     step(Action::Withdraw(Box::new(action)), reason, Cause::Intent, detail)
 }
 
+/// What sinks were told and need not know any more is taken back.
+fn unprepare(view: &View<'_>, record: &mut Record, reason: Reason) -> Vec<Wanted> {
+    let mut steps = Vec::new();
+    while !record.obsolete.is_empty() {
+        let old = record.obsolete.remove(0);
+        let port = view.ports.get(&old.service).copied().filter(|_| (view.known)(&old.service));
+        let detail = format!("{} at Service/{}", old.remove.as_deref().unwrap_or("nothing"), old.service);
+        let action = Unpreparing { prepared: old, port, then: record.clone() };
+        steps.push(step(Action::Unprepare(Box::new(action)), reason, Cause::Intent, detail));
+    }
+    steps
+}
+
 /// Live tokens that no record names: what a newer one replaced, or a crash left.
 fn surplus(record: &Record, tokens: &Tokens<'_>, reason: Reason) -> Option<Wanted> {
     let used: BTreeSet<&String> = record.jtis().collect();
@@ -614,30 +663,25 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
     let mut unreachable = None;
     for place in view.record.triggers.clone() {
         match view.vaults.get(&place.at) {
-            Some(Vault::Present(all)) if hands_over(view, &place, all) => {
+            Some(seen) if hands_over(view, &place, seen) => {
                 let message =
                     format!("no longer declared; {} is taken over by another connection first", place.trigger);
                 return Intent::rest(Standing::down(Reason::NotDeclared, message));
             }
             // Its service may answer again; until then nobody can say that the trigger is gone.
-            Some(Vault::Unknown(why)) if (view.known)(&place.at.service) && (view.heir)(&place).is_none() => {
+            Some(Vault::Unknown(why)) if (view.known)(&place.at.service) => {
                 unreachable = Some(format!("{}: {why}", place.at));
             }
             _ => steps.extend(unwire(view, place, &mut record, Reason::NotDeclared)),
         }
     }
-    if let Some(old) = record.prepared.take() {
-        let port = view.ports.get(&old.service).copied().filter(|_| (view.known)(&old.service));
-        let action = Unpreparing { prepared: old, port, then: record.clone() };
-        steps.push(step(Action::Unprepare(Box::new(action)), Reason::NotDeclared, Cause::Intent, ""));
-    }
     if let Some(old) = record.lent.take() {
         steps.push(withdraw(view, old, &record, Reason::NotDeclared));
     }
-    // Even while the trigger is there still: what its vault sends is refused then.
-    steps.extend(
-        surplus(&Record::default(), tokens, Reason::NotDeclared).filter(|_| steps.is_empty() || unreachable.is_some()),
-    );
+    // Even while the trigger is there still: what its vault sends is refused then. And before a sink is asked that may not answer.
+    steps.extend(surplus(&Record::default(), tokens, Reason::NotDeclared));
+    record.obsolete.extend(record.prepared.take());
+    steps.extend(unprepare(view, &mut record, Reason::NotDeclared));
     let mut standing = Standing::down(Reason::NotDeclared, "no longer declared");
     if let Some(why) = unreachable {
         standing.message = format!("no longer declared; its trigger is removed when the vault answers ({why})");
@@ -648,9 +692,12 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
 }
 
 /// Another connection wants this very trigger, and has not written it yet.
-fn hands_over(view: &View<'_>, place: &Place, all: &BTreeMap<String, Seen>) -> bool {
+fn hands_over(view: &View<'_>, place: &Place, vault: &Vault) -> bool {
     let ours = view.record.wired.as_ref().filter(|wired| wired.place == *place);
-    let still =
-        |wired: &super::record::Wired| all.get(&place.trigger).is_some_and(|seen| seen.updated_at == wired.updated_at);
+    let still = |wired: &super::record::Wired| match vault {
+        Vault::Present(all) => all.get(&place.trigger).is_some_and(|seen| seen.updated_at == wired.updated_at),
+        Vault::Absent => false,
+        Vault::Unknown(_) => (view.known)(&place.at.service),
+    };
     (view.heir)(place).is_some() && ours.is_some_and(still)
 }

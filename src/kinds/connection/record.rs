@@ -21,6 +21,9 @@ pub struct Record {
     /// Set while something may be at the sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepared: Option<Prepared>,
+    /// What other sinks, or this one by another name, were told before, and is to be taken back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub obsolete: Vec<Prepared>,
     /// Set while a module may have a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lent: Option<Lent>,
@@ -43,6 +46,9 @@ pub struct Wired {
     pub what: Digest,
     /// The token that it sends.
     pub jti: String,
+    /// Who that token says made it.
+    #[serde(default)]
+    pub issuer: String,
     /// When it was written, in the vault's words.
     pub updated_at: String,
 }
@@ -56,6 +62,8 @@ pub struct Prepared {
     /// The token that the sink got.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub jti: Option<String>,
+    #[serde(default)]
+    pub issuer: String,
     /// How it is taken back: the path, and the scope of the call.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub remove: Option<String>,
@@ -75,6 +83,8 @@ pub struct Lent {
     /// The token that the module has as far as we know.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub jti: Option<String>,
+    #[serde(default)]
+    pub issuer: String,
     pub key: String,
     pub scope: String,
     pub tags: Vec<String>,
@@ -82,6 +92,16 @@ pub struct Lent {
     pub endpoint: String,
     /// The scope of the call.
     pub call: String,
+    /// The module said that it has it.
+    #[serde(default)]
+    pub done: bool,
+}
+
+impl Prepared {
+    /// Whether this is what a sink is told under the same name: telling it anew replaces it.
+    pub fn is_at(&self, service: &Name, remove: Option<&String>) -> bool {
+        self.service == *service && self.remove.as_ref() == remove
+    }
 }
 
 impl Record {

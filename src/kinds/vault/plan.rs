@@ -8,6 +8,7 @@ use crate::kinds::standing::Standing;
 use crate::kinds::trigger::{Address, Vault};
 use crate::model::condition::Reason;
 use crate::model::event::Cause;
+use crate::model::id::ResourceId;
 use crate::model::wording::count;
 use crate::ports::probes::Ask;
 
@@ -63,6 +64,8 @@ pub struct View<'a> {
     pub remove: Result<&'a Ask, &'a str>,
     /// Connections that use it: declared ones, and those that have a trigger there still.
     pub used_by: &'a [String],
+    /// Another document declares it.
+    pub heir: Option<&'a ResourceId>,
     /// It is the last one of its service.
     pub last: bool,
     /// Triggers there that are no connection's of this tree.
@@ -80,6 +83,10 @@ pub fn plan(view: &View<'_>) -> Intent {
         let standing = Standing::down(Reason::NotDeclared, "no longer declared");
         return Intent::act(standing, step(Action::Release, Reason::NotDeclared, "its notes stay"));
     };
+    if let Some(heir) = view.heir.filter(|_| view.leaves) {
+        let standing = Standing::down(Reason::NotDeclared, format!("no longer declared; {at} is {heir}'s from now on"));
+        return Intent::act(standing, step(Action::Release, Reason::NotDeclared, format!("{at} is {heir}'s from now on")));
+    }
     match (view.leaves, spec.deletion_policy) {
         (false, _) => keep(view, at),
         (true, DeletionPolicy::Retain) => {
@@ -105,7 +112,8 @@ fn keep(view: &View<'_>, at: &Address) -> Intent {
             let message = format!("{at}, {}{foreign}", count(triggers.len() as u64, "trigger"));
             let standing = Standing { started: true, ready: true, ..Standing::down(Reason::Present, message) };
             let mut intent = Intent::rest(standing);
-            if view.changed {
+            // It was about to be removed, and is not any more: what was taken away then is not what is noted now.
+            if view.changed || view.record.stripped {
                 intent.steps.push(step(
                     Action::Accept,
                     reason,
