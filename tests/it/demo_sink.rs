@@ -4,9 +4,10 @@ use http_body_util::Full;
 use hyper::Request;
 use serde_json::{Value, json};
 
+use crate::hub_stage::staged;
 use crate::hub_stage::{Reply, send};
-use crate::peers::{Hub, Peer, admin, token};
-use crate::stage::wait_until;
+use crate::peers::{Hub, Peer, admin, python_words, token};
+use crate::stage::{free_port, wait_until};
 
 const DELIVER: &str = "/mailbox/api/deliver";
 const MESSAGES: &str = "/mailbox/api/messages";
@@ -192,4 +193,48 @@ fn the_tiny_sink_in_python_tells_what_came() {
         (&json!("n"), &json!(2), &json!("mailbox:send"))
     );
     assert!(seen[0].get("token").is_none());
+}
+
+#[test]
+fn tokens_of_the_real_hub_open_the_peers_and_no_longer_when_they_are_revoked() {
+    let (stage, hub) = staged();
+    let (demo, python, mailbox) = (free_port(), free_port(), free_port());
+    let service = |name: &str, port: u16, command: &str, health: &str| {
+        let text = format!(
+            "apiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec:\n  command: {command}\n  port: {port}\n  \
+             readiness: {{ http: {{ path: {health} }}, period: 200ms }}\n"
+        );
+        stage.write(&format!("{name}.yaml"), &text);
+    };
+    service("vault", demo, "[trueup, demo, vault]", "/vault/default/health");
+    service("mailbox", mailbox, "[trueup, demo, mailbox]", "/mailbox/health");
+    let words = python_words("vault.py");
+    if let Some(words) = &words {
+        service("other", python, &serde_json::to_string(words).expect("JSON"), "/vault/default/health");
+    }
+    let _daemon = stage.daemon();
+    wait_until("the services", || ["vault", "mailbox"].iter().all(|name| stage.is_ready(name)));
+    let mint = |scope: &str| {
+        let answer = stage.run(&["token", "mint", "--scope", scope, "-o", "json"]).code(0);
+        let minted = answer.typed("minted").pop().expect("a line");
+        (minted["token"].as_str().expect("a token").to_owned(), minted["jti"].as_str().expect("an id").to_owned())
+    };
+    let ask = |port: u16, path: &str, token: &str| {
+        let request = Request::get(path).header("authorization", format!("Bearer {token}"));
+        send(port, request.body(Full::default()).expect("a request")).map(|reply| reply.status)
+    };
+    let triggers = "/vault/default/api/triggers";
+    let (good, _) = mint("vault:default:admin");
+    wait_until("a hub that serves its keys", || ask(hub, "/.well-known/jwks.json", "") == Ok(200));
+    assert_eq!(ask(demo, triggers, &good), Ok(200));
+    assert_eq!(ask(demo, triggers, &mint("vault:default:read").0), Ok(403));
+    if words.is_some() {
+        wait_until("the vault in Python", || stage.is_ready("other"));
+        assert_eq!(ask(python, triggers, &good), Ok(200));
+    }
+    // Revoked before anybody asked for the list of those.
+    let (revoked, jti) = mint("mailbox:send");
+    stage.run(&["token", "revoke", &jti]).code(0);
+    assert_eq!(deliver(mailbox, &revoked, "", &event("n")).expect("an answer").status, 401);
+    assert_eq!(deliver(mailbox, &mint("mailbox:send").0, "", &event("n")).expect("an answer").status, 200);
 }

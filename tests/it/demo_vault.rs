@@ -491,7 +491,8 @@ fn verb(home: &Path, words: &[&str]) -> (i32, String) {
         .env("PARACHUTE_HOME", home)
         .output()
         .expect("our own binary");
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
 }
 
 #[test]
@@ -541,6 +542,8 @@ fn vaults_come_and_go_beside_a_server_that_runs() {
     for name in ["admin", "x", "Lab", "../lab"] {
         assert_ne!(verb(home.path(), &["create", name]).0, 0, "{name}");
     }
+    let late = verb(home.path(), &["--port", "0", "--require-token", "--lose-answers", "create", "lab", "--json"]);
+    assert!(late.0 == 0 && late.1.contains("\"created\":false"), "the words may follow those of the server: {late:?}");
     assert_eq!(verb(home.path(), &["list", "--json"]), (0, "{\"vaults\":[\"lab\",\"main\"]}\n".to_owned()));
 }
 
@@ -583,7 +586,7 @@ fn faults_do_what_they_say() {
     let failing = start("failing", &["--triggers-fail", "503"]);
     assert_eq!(failing.ask("GET", TRIGGERS, &token, &Value::Null).0, 503);
 
-    let losing = start("losing", &["--lose-answers", "2"]);
+    let losing = start("losing", &["--lose-answers=2"]);
     assert!(losing.try_ask("POST", TRIGGERS, &token, &sent).is_err(), "the answer is lost");
     assert_eq!(losing.ask("GET", &format!("{TRIGGERS}/conn_a"), &token, &Value::Null).0, 200, "the work is done");
     assert!(losing.try_ask("DELETE", &format!("{TRIGGERS}/conn_a"), &token, &Value::Null).is_err());

@@ -69,7 +69,7 @@ impl Tree {
                 "apiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: mailbox }}\nspec:\n  command: [trueup, demo, mailbox{words}]\n  \
                  port: {}\n  registersAs: mailbox\n  routes: [ {{ path: {mount} }} ]\n  \
                  readiness: {{ http: {{ path: /mailbox/health }}, period: 200ms }}\n  \
-                 actions: [ {{ key: message.deliver, endpoint: {endpoint}, scope: \"{scope}\" }} ]\n  \
+                 actions: [ {{ key: message.deliver, endpoint: {endpoint}, scope: \"{scope}\", inputSchema: {{ type: object, properties: {{ channel: {{ type: string }} }} }} }} ]\n  \
                  credentials: [ {{ key: notes, scope: \"vault:{{vault}}:read\", endpoint: /mailbox/api/credential }}, \
                  {{ key: pen, scope: \"vault:{{vault}}:write\", endpoint: /mailbox/api/credential }} ]\n",
                 self.mailbox
