@@ -140,8 +140,7 @@ fn what_is_edited_while_the_vault_is_down_stands_when_it_is_up_again() {
     tree.all_arrive_once([&old]);
     tree.stop("vault");
     tree.connect("inbox", "letters", "");
-    crate::stage::wait_until("the connection to wait for its vault", || {
-        eprintln!("{}", tree.resource("Connection/inbox").unwrap());
+    wait_until("the connection to wait for its vault", || {
         tree.ready("Connection/inbox")["reason"] == "DependencyNotReady"
     });
     tree.start("vault");
@@ -206,7 +205,7 @@ fn a_connection_whose_file_is_removed_leaves_nothing_but_its_dead_letters() {
     assert_eq!((dead, list("waiting").len()), (waiting, 0));
     let ledger = rusqlite::Connection::open(tree.stage.path(".trueup/ledger.db")).expect("the ledger");
     let count = |sql: &str| ledger.query_row(sql, [], |row| row.get::<_, u64>(0)).expect("a count");
-    assert_eq!(count("SELECT count(*) FROM resources WHERE kind = 'Connection'"), 0);
+    assert_eq!(count("SELECT count(*) FROM owned WHERE resource LIKE 'Connection/%'"), 0);
     let note = tree.note("after", "in");
     assert_eq!(tree.read_note(&note)["metadata"], json!({}));
 }

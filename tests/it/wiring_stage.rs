@@ -182,15 +182,20 @@ impl Tree {
         self.vault_says(Method::GET, &format!("/vault/default/api/notes/{id}"), None)
     }
 
+    #[track_caller]
+    pub fn all_notes(&self) -> Vec<Value> {
+        let all = self.vault_says(Method::GET, "/vault/default/api/notes?limit=10000", None);
+        all.as_array().expect("a list").clone()
+    }
+
     /// Notes of the vault `default` that bear the mark of a delivery that has begun and not ended.
     #[track_caller]
     pub fn pending(&self) -> BTreeSet<String> {
-        let all = self.vault_says(Method::GET, "/vault/default/api/notes?limit=10000", None);
-        let all = all.as_array().expect("a list").iter();
         let is_pending = |note: &&Value| {
             note["metadata"].as_object().is_some_and(|metadata| metadata.keys().any(|key| key.ends_with("_pending_at")))
         };
-        all.filter(is_pending).map(|note| note["id"].as_str().expect("an id").to_owned()).collect()
+        let all = self.all_notes();
+        all.iter().filter(is_pending).map(|note| note["id"].as_str().expect("an id").to_owned()).collect()
     }
 
     /// The triggers of the vault `default`, by name.
@@ -204,6 +209,25 @@ impl Tree {
         let all = self.vault_says(Method::GET, &format!("/vault/{vault}/api/triggers"), None);
         let all = all["triggers"].as_array().expect("a list").iter();
         all.map(|trigger| (trigger["name"].as_str().expect("a name").to_owned(), trigger.clone())).collect()
+    }
+
+    /// For whoever acts while things are down: the vault may not answer.
+    pub fn try_triggers(&self) -> Option<BTreeMap<String, Value>> {
+        let reply = self.ask(Method::GET, "/vault/default/api/triggers", None).ok().filter(|reply| reply.status == 200)?;
+        let all = reply.json()["triggers"].as_array()?.clone();
+        all.into_iter().map(|trigger| Some((trigger["name"].as_str()?.to_owned(), trigger))).collect()
+    }
+
+    pub fn try_note(&self, tag: &str) -> Result<Reply, String> {
+        self.ask(Method::POST, "/vault/default/api/notes", Some(&json!({ "content": "a note", "tags": [tag] })))
+    }
+
+    pub fn try_delete(&self, trigger: &str) -> Result<Reply, String> {
+        self.ask(Method::DELETE, &format!("/vault/default/api/triggers/{trigger}"), None)
+    }
+
+    pub fn try_put(&self, trigger: &Value) -> Result<Reply, String> {
+        self.ask(Method::POST, "/vault/default/api/triggers", Some(trigger))
     }
 
     /// The only trigger of the vault `default`.
