@@ -13,7 +13,7 @@ use crate::kinds::Spec;
 use crate::kinds::connection::inputs::{self, Ends, Inputs, Prepare, SinkEnd, Unusable};
 use crate::kinds::connection::observe::{Commands, Seen};
 use crate::kinds::connection::plan::AtSink;
-use crate::kinds::connection::record::Record;
+use crate::kinds::connection::record::{Place, Record};
 use crate::kinds::connection::spec::ConnectionSpec;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::service::check::{effective_routes, mount};
@@ -23,7 +23,7 @@ use crate::kinds::trigger::{self, Address, Vault};
 use crate::kinds::vault::spec::VaultSpec;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
-use crate::model::time::Tick;
+use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::plan::Leaving;
 use crate::plan::connections::address;
@@ -105,6 +105,8 @@ impl Engine {
             false => self.look_at_sinks(&inputs, &records).await,
         };
         Some(Seen {
+            wished: wished(around, &inputs, self.world.clock.wall()),
+            services: services(around),
             kept: kept(around),
             vaults,
             holdings,
@@ -197,7 +199,8 @@ fn resolve(around: &Around<'_>) -> BTreeMap<Name, Result<Inputs, Unusable>> {
     let hub = around.desired.resources.keys().find(|id| id.kind == KindName::Hub).map(|id| &id.name);
     let base = around.hub.loopback();
     let connections = around.desired.resources.iter().filter_map(|(id, r)| Some((id, r.spec.as_connection()?)));
-    let resolve = |(id, spec): (&ResourceId, _)| (id.name.clone(), resolve_one(around, hub, base.as_deref(), &id.name, spec));
+    let resolve =
+        |(id, spec): (&ResourceId, _)| (id.name.clone(), resolve_one(around, hub, base.as_deref(), &id.name, spec));
     connections.map(resolve).collect()
 }
 
@@ -240,6 +243,29 @@ fn kept(around: &Around<'_>) -> BTreeMap<Name, Wiring> {
         Some((id.name.clone(), inputs.ok().and_then(|inputs| inputs.wiring).or_else(held)?))
     };
     around.owned.iter().filter(gone).filter_map(wiring).collect()
+}
+
+/// Every trigger that declared connections want now.
+fn wished(
+    around: &Around<'_>,
+    inputs: &BTreeMap<Name, Result<Inputs, Unusable>>,
+    now: Timestamp,
+) -> BTreeMap<Place, Name> {
+    let waits = |name: &Name| {
+        let resource = around.desired.resources.get(&ResourceId::new(KindName::Connection, name.clone()));
+        resource.and_then(|resource| resource.spec.as_connection()).is_some_and(|spec| spec.suspend.holds(now))
+    };
+    let place = |(name, inputs): (&Name, &Result<Inputs, Unusable>)| {
+        let inputs = inputs.as_ref().ok().filter(|inputs| !(inputs.direct && waits(name)))?;
+        let trigger = inputs.wire.as_ref()?.trigger.name.clone();
+        Some((Place { at: inputs.at.clone(), trigger }, name.clone()))
+    };
+    inputs.iter().filter_map(place).collect()
+}
+
+fn services(around: &Around<'_>) -> BTreeSet<Name> {
+    let all = around.desired.resources.keys().chain(around.owned.keys());
+    all.filter(|id| id.kind == KindName::Service).map(|id| id.name.clone()).collect()
 }
 
 /// The first mount of a service, and whether it is taken off.

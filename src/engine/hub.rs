@@ -10,6 +10,7 @@ use crate::desired::Resource;
 use crate::kinds::hub::check::listen_port;
 use crate::kinds::path::tidy;
 use crate::kinds::service::check::{effective_routes, mount};
+use crate::kinds::service::declares::declared;
 use crate::kinds::service::inputs::row_name;
 use crate::kinds::service::spec::ServiceSpec;
 use crate::kinds::standing::Standing;
@@ -102,6 +103,7 @@ fn upstream(looked: &Looked, plan: &Plan, resource: &Resource, spec: &ServiceSpe
             display_name: module.and_then(|module| module.display_name.clone()),
             tagline: module.and_then(|module| module.tagline.clone()),
             version,
+            declared: Arc::new(declared(id.name.as_str(), spec, module).listed()),
             folder: spec.module.as_ref().map(|folder| tidy(&resource.document.folder.join(folder))),
         },
     })

@@ -158,10 +158,7 @@ async fn take(
 
 /// The bearer is that of this very connection.
 fn allowed(site: &Site, peer: Option<SocketAddr>, name: &str, headers: &HeaderMap) -> Result<(), Refused> {
-    let caller = match verify_for(site, headers, peer, &[AUDIENCE]) {
-        Ok(caller) => caller,
-        Err(refused) => return Err(refused),
-    };
+    let caller = verify_for(site, headers, peer, &[AUDIENCE])?;
     let needed = format!("inbox:{name}");
     if caller.scopes.len() == 1 && caller.scopes.contains(&needed) {
         return Ok(());

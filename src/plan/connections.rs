@@ -238,31 +238,11 @@ struct Ties<'a> {
     input: &'a Input<'a>,
     seen: &'a Seen,
     name: &'a Name,
-    known: Box<dyn Fn(&Name) -> bool + 'a>,
-    heir: Box<dyn Fn(&Place) -> Option<Name> + 'a>,
 }
 
 impl<'a> Ties<'a> {
     fn new(input: &'a Input<'a>, seen: &'a Seen, name: &'a Name) -> Self {
-        let known = move |service: &Name| {
-            let id = ResourceId::service(service);
-            input.desired.resources.contains_key(&id) || input.owned.contains_key(&id)
-        };
-        let heir = move |place: &Place| {
-            let waits = |other: &Name| {
-                let resource = input.desired.resources.get(&ResourceId::new(KindName::Connection, other.clone()));
-                resource.and_then(|r| r.spec.as_connection()).is_some_and(|spec| spec.suspend.holds(input.now))
-            };
-            seen.inputs.iter().filter(|(other, _)| *other != name).find_map(|(other, inputs)| {
-                let inputs = inputs.as_ref().ok().filter(|inputs| inputs.at == place.at)?;
-                // It wants no trigger for now.
-                if inputs.direct && waits(other) {
-                    return None;
-                }
-                (inputs.wire.as_ref()?.trigger.name == place.trigger).then(|| other.clone())
-            })
-        };
-        Self { input, seen, name, known: Box::new(known), heir: Box::new(heir) }
+        Self { input, seen, name }
     }
 
     fn view<'b>(&'b self, record: &'b Record) -> connection_kind::View<'b> {
@@ -277,8 +257,8 @@ impl<'a> Ties<'a> {
             suspended: None,
             vaults: &seen.vaults,
             ports: input.ports,
-            known: &*self.known,
-            heir: &*self.heir,
+            services: &seen.services,
+            wished: &seen.wished,
             at_sink: seen.at_sink.get(self.name).unwrap_or(&AtSink::Unknown),
             holdings: seen.holdings.as_deref().map_err(String::as_str),
             tally: seen.tallies.get(self.name),
@@ -348,7 +328,8 @@ fn users(input: &Input<'_>, at: &Address) -> Vec<String> {
 
 /// The document that declares the vault now.
 fn heir_of_vault(input: &Input<'_>, at: &Address) -> Option<ResourceId> {
-    let same = |resource: &&Resource| matches!(&resource.spec, Spec::Vault(spec) if address(spec, &resource.id.name) == *at);
+    let same =
+        |resource: &&Resource| matches!(&resource.spec, Spec::Vault(spec) if address(spec, &resource.id.name) == *at);
     input.desired.resources.values().find(same).map(|resource| resource.id.clone())
 }
 

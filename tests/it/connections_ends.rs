@@ -179,7 +179,8 @@ fn a_sink_is_told_what_it_must_know_and_told_again_and_forgets_it_with_the_conne
     // What the sink got is good for what it is for.
     let token = channel["config"]["token"].as_str().expect("a token");
     let answer = json!({ "content": "an answer", "tags": ["out"] });
-    let said = crate::hub_stage::post(tree.vault, "/vault/default/api/notes", token, &answer).expect("the vault answers");
+    let said =
+        crate::hub_stage::post(tree.vault, "/vault/default/api/notes", token, &answer).expect("the vault answers");
     assert_eq!(said.status, 201, "{}", said.text());
 
     tree.stop("mailbox");
@@ -226,13 +227,17 @@ fn a_credential_is_delivered_renewed_and_taken_back_with_notice() {
     let _daemon = tree.daemon();
     tree.pass();
     let first = kept(&tree, "credentials")["notes"].clone();
-    assert_eq!((&first["op"], &first["key"], &first["vault"]), (&json!("provisioned"), &json!("notes"), &json!("default")));
+    assert_eq!(
+        (&first["op"], &first["key"], &first["vault"]),
+        (&json!("provisioned"), &json!("notes"), &json!("default"))
+    );
     assert_eq!((&first["scope"], &first["scoped_tags"]), (&json!("vault:default:read"), &json!(["dictation"])));
     let row = &tree.tokens()[0];
     assert_eq!((&row["jti"], &row["created_via"]), (&first["jti"], &json!("connection_credential")));
     let visible = |token: &Value| {
         let token = token.as_str().expect("a token");
-        let request = hyper::Request::get("/vault/default/api/notes").header("authorization", format!("Bearer {token}"));
+        let request =
+            hyper::Request::get("/vault/default/api/notes").header("authorization", format!("Bearer {token}"));
         let reply = crate::hub_stage::send(tree.vault, request.body(Default::default()).expect("a request"));
         let reply = reply.expect("the vault answers");
         assert_eq!(reply.status, 200, "{}", reply.text());

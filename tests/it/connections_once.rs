@@ -37,7 +37,10 @@ fn a_plan_says_what_would_be_done_and_why_and_does_nothing() {
     assert!(plan.contains("somebody removed it") && plan.contains(&name), "{plan}");
     let steps = tree.stage.run(&["plan", "-o", "json"]).code(0).typed("step");
     let step = steps.iter().find(|step| step["resource"] == "Connection/inbox").expect("a step");
-    assert_eq!((&step["action"], &step["reason"], &step["cause"]), (&json!("wire"), &json!("TriggerMissing"), &json!("drift")));
+    assert_eq!(
+        (&step["action"], &step["reason"], &step["cause"]),
+        (&json!("wire"), &json!("TriggerMissing"), &json!("drift"))
+    );
     assert_eq!((tree.triggers().len(), tree.all_tokens()), (0, rows));
 }
 
@@ -202,7 +205,8 @@ fn a_token_of_a_connection_that_no_record_names_is_revoked() {
     tree.pass();
     let database = rusqlite::Connection::open(tree.stage.path(".trueup/hub.db")).expect("the database");
     for (jti, client) in [("lost-1", "connection/inbox"), ("lost-2", "connection/nobody")] {
-        let sql = "INSERT INTO tokens SELECT ?1, subject, ?2, audience, scopes, vault_scope, permissions, created_via, kid,
+        let sql =
+            "INSERT INTO tokens SELECT ?1, subject, ?2, audience, scopes, vault_scope, permissions, created_via, kid,
             created_at + 1, expires_at, revoked_at FROM tokens WHERE subject = 'connection' AND jti NOT LIKE 'lost%'";
         database.execute(sql, [jti, client]).expect("a row");
     }
@@ -232,7 +236,12 @@ fn what_does_not_fit_is_refused_before_anything_is_wired() {
         (note.clone(), "sink"),
         (note.clone() + sink + "  triggerName: 'a b'\n", "trigger's name"),
         ("  credential: { service: mailbox, key: nots, vaultService: vault, vault: default }\n".to_owned(), "nots"),
-        (note.clone() + sink + "  credential: { service: mailbox, key: notes, vaultService: vault, vault: default }\n", "either"),
+        (
+            note.clone()
+                + sink
+                + "  credential: { service: mailbox, key: notes, vaultService: vault, vault: default }\n",
+            "either",
+        ),
         (
             note + "  sink: { service: mailbox, action: message.deliver, prepare: { scope: \"agent:admin\", put: { path: /x, body: {} } } }\n",
             "agent:admin",
@@ -243,7 +252,11 @@ fn what_does_not_fit_is_refused_before_anything_is_wired() {
         tree.connection("inbox", &spec);
         let refused = tree.stage.run(&["validate"]);
         let text = format!("{}{}", refused.out, refused.err);
-        assert!(refused.code == 3 && text.contains(said) && text.contains("inbox.yaml"), "{spec}: {} {text}", refused.code);
+        assert!(
+            refused.code == 3 && text.contains(said) && text.contains("inbox.yaml"),
+            "{spec}: {} {text}",
+            refused.code
+        );
     }
     tree.connect("inbox", "in", "");
     tree.mailbox_as("", "/mailbox", "/api/deliver", "vault:send");

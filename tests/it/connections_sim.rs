@@ -223,7 +223,8 @@ fn a_crash_at_any_call_while_both_ends_go_leaves_nothing_behind() {
             then: |scene| there(scene, "new", true),
             ..step("its document has another name", |scene| {
                 scene.unlink("v-new.yaml");
-                let text = vault("other", "vault", "Delete").replace("service: vault", "service: vault, vaultName: new");
+                let text =
+                    vault("other", "vault", "Delete").replace("service: vault", "service: vault, vaultName: new");
                 scene.story.write("v-other.yaml", &text);
             })
         },

@@ -17,8 +17,10 @@ fn folder(tree: &Tree, vault: &str) -> std::path::PathBuf {
 fn deeds(answer: &crate::stage::Answer) -> Vec<String> {
     let steps = answer.typed("step");
     let done = steps.iter().filter(|step| step["outcome"] == "done");
-    done.map(|step| format!("{} {}", step["resource"].as_str().expect("an id"), step["action"].as_str().expect("a word")))
-        .collect()
+    done.map(|step| {
+        format!("{} {}", step["resource"].as_str().expect("an id"), step["action"].as_str().expect("a word"))
+    })
+    .collect()
 }
 
 #[test]

@@ -30,6 +30,8 @@ def claims(header):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer must not wait for the acknowledgement of its own headers.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass

@@ -328,6 +328,8 @@ def deliver(vault, trigger, event, note_id):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer must not wait for the acknowledgement of its own headers.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass

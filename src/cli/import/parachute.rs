@@ -637,3 +637,81 @@ pub fn shorts_of(row: &Row, module: Option<&Module>) -> Vec<String> {
     let by_row = row.name.strip_prefix("parachute-").unwrap_or(&row.name).to_owned();
     module.map(|module| module.name.clone()).into_iter().chain([by_row]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::old::{records, rows};
+    use super::*;
+    use crate::kinds::service::module::parse;
+    use crate::model::source::SourceFile;
+
+    fn source(name: &str, text: &str) -> SourceFile {
+        SourceFile { shown: name.into(), path: format!("/old/{name}").into(), text: text.into() }
+    }
+
+    fn home(services: &str, connections: &str, modules: &[(&str, &str)]) -> (Home, Vec<Note>) {
+        let mut notes = Vec::new();
+        let read = |(dir, text): &(&str, &str)| {
+            let path = Path::new("/old").join(dir).join(MANIFEST);
+            let file = SourceFile { path: path.clone(), ..source("module.json", text) };
+            let parsed = parse(&file).map(Arc::new);
+            (path, parsed.map_err(|problems| ModuleFault::Invalid { source: file, problems }))
+        };
+        let home = Home {
+            folder: "/old".into(),
+            rows: rows(&source("services.json", services), &mut notes),
+            records: records(&source("connections.json", connections), &mut notes),
+            modules: modules.iter().map(read).collect(),
+            ..Home::default()
+        };
+        (home, notes)
+    }
+
+    fn file<'a>(made: &'a Translation, name: &str) -> &'a str {
+        made.files.iter().find(|(file, _)| *file == name).map_or("", |(_, text)| text)
+    }
+
+    const VAULT: &str = r#"{"name":"vault","manifestName":"parachute-vault","port":1940,"paths":["/vault/default"],"health":"/h","startCmd":["v","serve"]}"#;
+    const SINK: &str = r#"{"name":"sink","manifestName":"sink","port":1950,"paths":["/sink"],"health":"/h","startCmd":["s"],
+        "actions":[{"key":"a","title":"A","endpoint":"/in","scope":"sink:send"}]}"#;
+    const ROWS: &str = r#"{"services":[
+        {"name":"parachute-vault","port":1940,"paths":["/vault/default"],"health":"/h","version":"1","installDir":"/m/vault"},
+        {"name":"parachute-vault-b","port":1940,"paths":["/vault/two"],"health":"/h","version":"1","installDir":"/m/vault"},
+        {"name":"sink","port":1950,"paths":["/sink"],"health":"/h","version":"1","installDir":"m/sink"}]}"#;
+    const RECORDS: &str = r#"{"connections":[{"id":"c","source":{"module":"vault","vault":"two","event":"note.updated"},
+        "sink":{"module":"sink","action":"a"},"provisioned":{"mintedJtis":[]}}]}"#;
+
+    #[test]
+    fn a_vault_that_declares_no_events_can_be_listened_to_all_the_same() {
+        let modules = [("/m/vault", VAULT), ("m/sink", SINK)];
+        let (heard, notes) = home(ROWS, RECORDS, &modules);
+        let made = translate(&heard, notes);
+        assert_eq!(made.notes.iter().filter(|note| note.level != Level::Note).count(), 0, "{:?}", made.notes);
+        assert!(made.notes.iter().any(|note| note.message.contains("`parachute-vault-b` is the same program")));
+        let services = file(&made, "services.yaml");
+        assert!(
+            services.contains("command: [v, serve]\n") && services.contains("{ key: note.updated, title: "),
+            "{services}"
+        );
+        assert!(services.contains("module: /old/m/sink\n") && services.contains("{ path: /vault/two }"), "{services}");
+        assert!(file(&made, "connections.yaml").contains("triggerName: conn_c\n"));
+        assert_eq!(made.resources, 6);
+
+        let (unheard, notes) = home(ROWS, r#"{"connections":[]}"#, &modules);
+        assert!(file(&translate(&unheard, notes), "services.yaml").contains("module: /m/vault\n"));
+    }
+
+    #[test]
+    fn a_module_json_with_a_mistake_is_told_and_what_needs_it_is_left_out() {
+        let modules = [("/m/vault", VAULT), ("m/sink", &*SINK.replace("sink:send", "vault:admin"))];
+        let (home, notes) = home(ROWS, RECORDS, &modules);
+        let made = translate(&home, notes);
+        let left_out: Vec<&str> =
+            made.notes.iter().filter(|note| note.level == Level::LeftOut).map(|note| note.message.as_str()).collect();
+        assert_eq!(left_out.len(), 2, "{left_out:?}");
+        assert!(made.notes.iter().any(|note| note.at.starts_with("module.json:2:") && note.level == Level::Warning));
+        assert!(file(&made, "connections.yaml").lines().all(|line| line.starts_with('#')));
+    }
+}

@@ -84,7 +84,7 @@ fn show(detail: &DeliveryDetail, now: Timestamp) -> String {
     let mut text = String::new();
     for (name, value) in &rows {
         let name = format!("{name}:");
-        text.push_str(&format!("{} {}\n", paint(style::STRONG, &format!("{name:<width$}")), printable::line(value)));
+        text.push_str(&format!("{} {}\n", paint(style::STRONG, format!("{name:<width$}")), printable::line(value)));
     }
     match &detail.body {
         None => text.push_str("\nThe body is not kept any more: it goes when an event was delivered or discarded.\n"),

@@ -191,10 +191,10 @@ pub struct View<'a> {
     pub vaults: &'a BTreeMap<Address, Vault>,
     /// The ports of services.
     pub ports: &'a BTreeMap<Name, u16>,
-    /// Whether a service is declared or owned.
-    pub known: &'a dyn Fn(&Name) -> bool,
-    /// The other declared connection that wants this trigger.
-    pub heir: &'a dyn Fn(&Place) -> Option<Name>,
+    /// Services that are declared or owned.
+    pub services: &'a BTreeSet<Name>,
+    /// Every trigger that a declared connection wants now, and whose it is.
+    pub wished: &'a BTreeMap<Place, Name>,
     pub at_sink: &'a AtSink,
     pub holdings: Result<&'a Holdings, &'a str>,
     pub tally: Option<&'a Tally>,
@@ -205,6 +205,11 @@ pub struct View<'a> {
     /// A person asked for another token.
     pub renew: bool,
     pub now: Timestamp,
+}
+
+/// The other declared connection that wants this trigger.
+fn heir<'a>(view: &View<'a>, place: &Place) -> Option<&'a Name> {
+    view.wished.get(place).filter(|name| *name != view.name)
 }
 
 /// Decides.
@@ -613,11 +618,11 @@ fn lent(view: &View<'_>, inputs: &Inputs, lend: &Lend, tokens: &Tokens<'_>, reco
 
 /// One trigger is taken away, unless another connection goes on with it.
 fn unwire(view: &View<'_>, place: Place, record: &mut Record, reason: Reason) -> Option<Wanted> {
-    let reachable = (view.known)(&place.at.service);
+    let reachable = view.services.contains(&place.at.service);
     let port = view.ports.get(&place.at.service).copied().filter(|_| reachable);
     record.triggers.remove(&place);
     record.wired.take_if(|wired| wired.place == place);
-    let heir = (view.heir)(&place);
+    let heir = heir(view, &place);
     let detail = match (&heir, reachable) {
         (Some(heir), _) => format!("{} at {} is Connection/{heir}'s from now on", place.trigger, place.at),
         (None, true) => format!("{} at {}", place.trigger, place.at),
@@ -629,7 +634,7 @@ fn unwire(view: &View<'_>, place: Place, record: &mut Record, reason: Reason) ->
 }
 
 fn withdraw(view: &View<'_>, lent: super::record::Lent, then: &Record, reason: Reason) -> Wanted {
-    let port = view.ports.get(&lent.service).copied().filter(|_| (view.known)(&lent.service));
+    let port = view.ports.get(&lent.service).copied().filter(|_| view.services.contains(&lent.service));
     let detail = format!("{} from Service/{}", lent.scope, lent.service);
     let action = Withdrawing { lent, connection: view.name.clone(), port, then: then.clone() };
     step(Action::Withdraw(Box::new(action)), reason, Cause::Intent, detail)
@@ -640,7 +645,7 @@ fn unprepare(view: &View<'_>, record: &mut Record, reason: Reason) -> Vec<Wanted
     let mut steps = Vec::new();
     while !record.obsolete.is_empty() {
         let old = record.obsolete.remove(0);
-        let port = view.ports.get(&old.service).copied().filter(|_| (view.known)(&old.service));
+        let port = view.ports.get(&old.service).copied().filter(|_| view.services.contains(&old.service));
         let detail = format!("{} at Service/{}", old.remove.as_deref().unwrap_or("nothing"), old.service);
         let action = Unpreparing { prepared: old, port, then: record.clone() };
         steps.push(step(Action::Unprepare(Box::new(action)), reason, Cause::Intent, detail));
@@ -669,7 +674,7 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
                 return Intent::rest(Standing::down(Reason::NotDeclared, message));
             }
             // Its service may answer again; until then nobody can say that the trigger is gone.
-            Some(Vault::Unknown(why)) if (view.known)(&place.at.service) => {
+            Some(Vault::Unknown(why)) if view.services.contains(&place.at.service) => {
                 unreachable = Some(format!("{}: {why}", place.at));
             }
             _ => steps.extend(unwire(view, place, &mut record, Reason::NotDeclared)),
@@ -697,7 +702,7 @@ fn hands_over(view: &View<'_>, place: &Place, vault: &Vault) -> bool {
     let still = |wired: &super::record::Wired| match vault {
         Vault::Present(all) => all.get(&place.trigger).is_some_and(|seen| seen.updated_at == wired.updated_at),
         Vault::Absent => false,
-        Vault::Unknown(_) => (view.known)(&place.at.service),
+        Vault::Unknown(_) => view.services.contains(&place.at.service),
     };
-    (view.heir)(place).is_some() && ours.is_some_and(still)
+    heir(view, place).is_some() && ours.is_some_and(still)
 }

@@ -3,11 +3,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::accepts::Accepts;
 use super::module::Module;
 use super::spec::ServiceSpec;
+use crate::ports::hub::Declared;
 
 /// The way to provision an action that there is: a trigger at a vault.
 pub const VAULT_TRIGGER: &str = "vault-trigger";
@@ -207,6 +208,31 @@ impl<'a> Declarations<'a> {
 
     pub fn action(&self, key: &str) -> Option<&'a ActionSpec> {
         self.actions.iter().find(|action| action.key == key)
+    }
+
+    /// For lists, in the shape of the older hub.
+    pub fn listed(&self) -> Declared {
+        let module = self.module;
+        let schema = |schema: &Option<Accepts>| schema.as_ref().map(|schema| schema.schema().clone());
+        let events = self.events.iter().map(|event| {
+            let filter = schema(&event.filter_schema);
+            json!({ "module": module, "key": event.key, "title": event.title(), "filterSchema": filter })
+        });
+        let actions = self.actions.iter().map(|action| {
+            let (input, provision) = (schema(&action.input_schema), &action.provision);
+            json!({ "module": module, "key": action.key, "title": action.title(), "inputSchema": input, "provision": provision })
+        });
+        let credentials = self.credentials.iter().map(|credential| {
+            let CredentialNeed { key, description, scope, endpoint, .. } = credential;
+            let title = credential.title();
+            json!({ "module": module, "key": key, "title": title, "description": description, "scope": scope, "endpoint": endpoint })
+        });
+        Declared {
+            events: events.collect(),
+            actions: actions.collect(),
+            credentials: credentials.collect(),
+            templates: self.templates.iter().map(|template| json!(template)).collect(),
+        }
     }
 
     pub fn credential(&self, key: &str) -> Option<&'a CredentialNeed> {
