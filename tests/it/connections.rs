@@ -103,6 +103,7 @@ fn a_token_that_is_revoked_is_replaced_before_any_event_is_refused() {
             let mut notes = BTreeSet::new();
             while !over.load(Ordering::SeqCst) {
                 notes.insert(tree.note("meanwhile", "in"));
+                std::thread::park_timeout(std::time::Duration::from_millis(10));
             }
             notes
         });
@@ -118,8 +119,8 @@ fn a_token_that_is_revoked_is_replaced_before_any_event_is_refused() {
     });
     let new = tree.jtis();
     assert_eq!((new.len(), new.intersection(&old).count()), (1, 0), "{old:?} {new:?}");
-    tree.all_arrive_once(&notes);
     wait_until("no note that is pending", || tree.pending().is_empty());
+    tree.all_arrive_once(&notes);
 }
 
 /// Sets the flag when it is dropped, in whatever way.

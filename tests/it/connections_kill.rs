@@ -47,7 +47,8 @@ impl Life {
     }
 
     fn daemon(&self) -> Own {
-        let log = fs::File::options().create(true).append(true).open(self.tree.stage.path("daemon.out")).expect("a log");
+        let log =
+            fs::File::options().create(true).append(true).open(self.tree.stage.path("daemon.out")).expect("a log");
         let mut command = self.tree.stage.command(&["reconcile", "-o", "json"]);
         let child = command.stdout(log.try_clone().expect("a log")).stderr(log).spawn();
         Own(child.expect("the daemon starts"))
@@ -113,7 +114,16 @@ impl Life {
                 "a trigger was edited"
             }
             7 | 8 => {
-                let rows = self.tree.stage.run(&["token", "list", "--subject", "connection", "--revoked", "false", "-o", "json"]);
+                let rows = self.tree.stage.run(&[
+                    "token",
+                    "list",
+                    "--subject",
+                    "connection",
+                    "--revoked",
+                    "false",
+                    "-o",
+                    "json",
+                ]);
                 let rows = if rows.code == 0 { rows.typed("token") } else { Vec::new() };
                 if let Some(row) = rows.get(usize::try_from(self.roll(3)).expect("small")) {
                     self.tree.stage.run(&["token", "revoke", row["jti"].as_str().expect("an id")]);
