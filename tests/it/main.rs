@@ -12,6 +12,7 @@ mod change;
 mod chaos;
 mod connections;
 mod connections_ends;
+mod connections_kill;
 mod connections_once;
 mod connections_sim;
 mod connections_stage;

@@ -20,6 +20,8 @@ pub struct Tree {
     pub hub: u16,
     pub vault: u16,
     pub mailbox: u16,
+    /// What the stage itself shows at the vault.
+    pub bearer: String,
 }
 
 impl Tree {
@@ -30,7 +32,13 @@ impl Tree {
 
     /// With further lines of the Hub's spec.
     pub fn with_hub(more: &str) -> Self {
-        let tree = Self { stage: Stage::new(), hub: free_port(), vault: free_port(), mailbox: free_port() };
+        let tree = Self {
+            stage: Stage::new(),
+            hub: free_port(),
+            vault: free_port(),
+            mailbox: free_port(),
+            bearer: OWNER.to_owned(),
+        };
         tree.write_hub(tree.hub, more);
         tree.write_vault("");
         tree.write_mailbox("");
@@ -40,6 +48,16 @@ impl Tree {
     pub fn write_hub(&self, port: u16, more: &str) {
         let text = "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\nspec:\n";
         self.stage.write("hub.yaml", &format!("{text}  listen: \"127.0.0.1:{port}\"\n{more}"));
+    }
+
+    /// Another program in the place of a demo module: its words, in the document of that module.
+    pub fn played_by(&self, file: &str, words: &[String]) {
+        let path = self.stage.tree(file);
+        let text = fs::read_to_string(&path).expect("the document");
+        let words = serde_json::to_string(words).expect("JSON");
+        let line =
+            |line: &str| if line.starts_with("  command:") { format!("  command: {words}") } else { line.to_owned() };
+        fs::write(path, text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n").expect("written");
     }
 
     /// The vault's document, with further words of its command.
@@ -128,7 +146,7 @@ impl Tree {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("authorization", format!("Bearer {OWNER}"))
+            .header("authorization", format!("Bearer {}", self.bearer))
             .header("content-type", "application/json")
             .body(body.map_or_else(Full::default, |body| Full::from(Bytes::from(body.to_string()))));
         send(self.vault, request.expect("a request"))
@@ -182,15 +200,20 @@ impl Tree {
         self.vault_says(Method::GET, &format!("/vault/default/api/notes/{id}"), None)
     }
 
+    #[track_caller]
+    pub fn all_notes(&self) -> Vec<Value> {
+        let all = self.vault_says(Method::GET, "/vault/default/api/notes?limit=10000", None);
+        all.as_array().expect("a list").clone()
+    }
+
     /// Notes of the vault `default` that bear the mark of a delivery that has begun and not ended.
     #[track_caller]
     pub fn pending(&self) -> BTreeSet<String> {
-        let all = self.vault_says(Method::GET, "/vault/default/api/notes?limit=10000", None);
-        let all = all.as_array().expect("a list").iter();
         let is_pending = |note: &&Value| {
             note["metadata"].as_object().is_some_and(|metadata| metadata.keys().any(|key| key.ends_with("_pending_at")))
         };
-        all.filter(is_pending).map(|note| note["id"].as_str().expect("an id").to_owned()).collect()
+        let all = self.all_notes();
+        all.iter().filter(is_pending).map(|note| note["id"].as_str().expect("an id").to_owned()).collect()
     }
 
     /// The triggers of the vault `default`, by name.
@@ -204,6 +227,26 @@ impl Tree {
         let all = self.vault_says(Method::GET, &format!("/vault/{vault}/api/triggers"), None);
         let all = all["triggers"].as_array().expect("a list").iter();
         all.map(|trigger| (trigger["name"].as_str().expect("a name").to_owned(), trigger.clone())).collect()
+    }
+
+    /// For whoever acts while things are down: the vault may not answer.
+    pub fn try_triggers(&self) -> Option<BTreeMap<String, Value>> {
+        let reply =
+            self.ask(Method::GET, "/vault/default/api/triggers", None).ok().filter(|reply| reply.status == 200)?;
+        let all = reply.json()["triggers"].as_array()?.clone();
+        all.into_iter().map(|trigger| Some((trigger["name"].as_str()?.to_owned(), trigger))).collect()
+    }
+
+    pub fn try_note(&self, tag: &str) -> Result<Reply, String> {
+        self.ask(Method::POST, "/vault/default/api/notes", Some(&json!({ "content": "a note", "tags": [tag] })))
+    }
+
+    pub fn try_delete(&self, trigger: &str) -> Result<Reply, String> {
+        self.ask(Method::DELETE, &format!("/vault/default/api/triggers/{trigger}"), None)
+    }
+
+    pub fn try_put(&self, trigger: &Value) -> Result<Reply, String> {
+        self.ask(Method::POST, "/vault/default/api/triggers", Some(trigger))
     }
 
     /// The only trigger of the vault `default`.
