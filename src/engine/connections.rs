@@ -182,7 +182,8 @@ fn resolve(around: &Around<'_>) -> BTreeMap<Name, Result<Inputs, Unusable>> {
     let hub = around.desired.resources.keys().find(|id| id.kind == KindName::Hub).map(|id| &id.name);
     let base = around.hub.loopback();
     let connections = around.desired.resources.iter().filter_map(|(id, r)| Some((id, r.spec.as_connection()?)));
-    let resolve = |(id, spec): (&ResourceId, _)| (id.name.clone(), resolve_one(around, hub, base.as_deref(), &id.name, spec));
+    let resolve =
+        |(id, spec): (&ResourceId, _)| (id.name.clone(), resolve_one(around, hub, base.as_deref(), &id.name, spec));
     connections.map(resolve).collect()
 }
 

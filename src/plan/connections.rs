@@ -336,7 +336,8 @@ fn users(input: &Input<'_>, at: &Address) -> Vec<String> {
 
 /// The document that declares the vault now.
 fn heir_of_vault(input: &Input<'_>, at: &Address) -> Option<ResourceId> {
-    let same = |resource: &&Resource| matches!(&resource.spec, Spec::Vault(spec) if address(spec, &resource.id.name) == *at);
+    let same =
+        |resource: &&Resource| matches!(&resource.spec, Spec::Vault(spec) if address(spec, &resource.id.name) == *at);
     input.desired.resources.values().find(same).map(|resource| resource.id.clone())
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fate::Lot;
 use super::world::Pretend;
 use crate::model::id::Name;
-use crate::ports::PortError;
 use crate::model::time::Timestamp;
+use crate::ports::PortError;
 use crate::ports::deliveries::{Deliveries, Found, Tally};
 use crate::ports::hub::Wish;
 

@@ -222,7 +222,8 @@ impl Earth {
 
     /// The service whose process answers at a port.
     fn answers(&self, port: u16) -> Option<Name> {
-        let up = |proc: &&super::earth::Proc| proc.port == Some(port) && proc.ready_at <= self.now && proc.ends.is_none();
+        let up =
+            |proc: &&super::earth::Proc| proc.port == Some(port) && proc.ready_at <= self.now && proc.ends.is_none();
         self.procs.values().find(up)?.unit.clone()
     }
 
@@ -277,7 +278,8 @@ impl Earth {
     /// What was to be applied late and is due.
     pub fn apply_late(&mut self) {
         let now = self.now;
-        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.town.late).into_iter().partition(|(at, _)| *at <= now);
+        let (due, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.town.late).into_iter().partition(|(at, _)| *at <= now);
         self.town.late = rest;
         for (_, call) in due {
             let _ = self.answer(&call);

@@ -192,7 +192,8 @@ impl<'a> Scene<'a> {
         let mut earth = story.earth.borrow_mut();
         earth.vault("vault", "default");
         earth.vault("vault", "lab");
-        for (vault, trigger) in [("default", "conn_theirs"), ("default", "their-own"), ("lab", "conn_inbox_tu00000000")] {
+        for (vault, trigger) in [("default", "conn_theirs"), ("default", "their-own"), ("lab", "conn_inbox_tu00000000")]
+        {
             earth.foreign_trigger("vault", vault, trigger);
         }
         let now = earth.wall();
@@ -307,7 +308,11 @@ impl<'a> Scene<'a> {
     fn records(&self) -> BTreeMap<String, Record> {
         let owned = Ledger::open(&self.path).expect("the ledger").owned().expect("what it owns");
         let of = |kind: KindName| kind == KindName::Connection;
-        owned.iter().filter(|(id, _)| of(id.kind)).map(|(id, o)| (id.name.to_string(), Record::read(&o.record))).collect()
+        owned
+            .iter()
+            .filter(|(id, _)| of(id.kind))
+            .map(|(id, o)| (id.name.to_string(), Record::read(&o.record)))
+            .collect()
     }
 
     /// What must be true whenever all has come to rest, however it came about.
@@ -347,7 +352,8 @@ impl<'a> Scene<'a> {
             wrong.push(format!("the ledger knows {:?} and declared are {declared:?}", records.keys()));
         }
         let noted: BTreeSet<&String> = records.values().flat_map(Record::jtis).collect();
-        let live: BTreeSet<&String> = tokens.live(now).filter(|row| row.subject == "connection").map(|row| &row.jti).collect();
+        let live: BTreeSet<&String> =
+            tokens.live(now).filter(|row| row.subject == "connection").map(|row| &row.jti).collect();
         if noted != live {
             wrong.push(format!("live tokens are {live:?}, and noted are {noted:?}"));
         }
@@ -374,19 +380,15 @@ impl<'a> Scene<'a> {
     ) {
         for (service, sink) in &town.sinks {
             let told = |tie: &&Tie| tie.sink == service.as_str() && tie.channel.is_some() && tie.has_trigger();
-            let ties: BTreeMap<&String, &Tie> = self
-                .declared
-                .ties
-                .values()
-                .filter(told)
-                .filter_map(|tie| Some((tie.channel.as_ref()?, tie)))
-                .collect();
+            let ties: BTreeMap<&String, &Tie> =
+                self.declared.ties.values().filter(told).filter_map(|tie| Some((tie.channel.as_ref()?, tie))).collect();
             let found: BTreeSet<&String> = sink.entries.keys().collect();
             if found != ties.keys().copied().collect() {
                 wrong.push(format!("{service} has the channels {found:?} instead of {:?}", ties.keys()));
             }
             for (channel, tie) in ties {
-                let token = sink.entries.get(channel).and_then(|entry| entry.get("token")?.as_str()).unwrap_or_default();
+                let token =
+                    sink.entries.get(channel).and_then(|entry| entry.get("token")?.as_str()).unwrap_or_default();
                 let (audience, scope) = (format!("vault.{}", tie.vault), format!("vault:{}:write", tie.vault));
                 if let Err((_, why)) = tokens.verify(token, &audience, &scope, now) {
                     wrong.push(format!("the channel {channel} has a token that is not taken: {why}"));
@@ -400,7 +402,8 @@ impl<'a> Scene<'a> {
                 .map(|loan| (&loan.key, loan))
                 .collect();
             // Who did not hear that one was taken back has one that is refused.
-            let counts = |token: &String| Tokens::jti(token).is_some_and(|jti| tokens.live(now).any(|row| row.jti == jti));
+            let counts =
+                |token: &String| Tokens::jti(token).is_some_and(|jti| tokens.live(now).any(|row| row.jti == jti));
             let found: BTreeSet<&String> =
                 sink.credentials.iter().filter(|(_, token)| counts(token)).map(|(key, _)| key).collect();
             if found != loans.keys().copied().collect() {
@@ -419,7 +422,8 @@ impl<'a> Scene<'a> {
 }
 
 fn foreign_changed(instance: &Instance) -> Vec<String> {
-    let changed = |(name, theirs)| (instance.triggers.get(name) != Some(theirs)).then(|| format!("{name} of others changed"));
+    let changed =
+        |(name, theirs)| (instance.triggers.get(name) != Some(theirs)).then(|| format!("{name} of others changed"));
     instance.foreign.iter().filter_map(changed).collect()
 }
 

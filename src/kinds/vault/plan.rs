@@ -85,7 +85,10 @@ pub fn plan(view: &View<'_>) -> Intent {
     };
     if let Some(heir) = view.heir.filter(|_| view.leaves) {
         let standing = Standing::down(Reason::NotDeclared, format!("no longer declared; {at} is {heir}'s from now on"));
-        return Intent::act(standing, step(Action::Release, Reason::NotDeclared, format!("{at} is {heir}'s from now on")));
+        return Intent::act(
+            standing,
+            step(Action::Release, Reason::NotDeclared, format!("{at} is {heir}'s from now on")),
+        );
     }
     match (view.leaves, spec.deletion_policy) {
         (false, _) => keep(view, at),
