@@ -96,6 +96,8 @@ pub enum Color {
 pub enum Command {
     /// Start a folder of manifests
     Init(Init),
+    /// Make manifests of what another hub has
+    Import(super::import::Import),
     /// Check the manifests and report every mistake
     Validate(Validate),
     /// Show what would change, and why, without changing anything
@@ -124,6 +126,8 @@ pub enum Command {
     Storage(StorageWords),
     /// Make, list and revoke tokens for the hub and its modules; replace the key that signs them
     Token(super::token::TokenWords),
+    /// List events of durable connections, try dead letters again, throw them away
+    Deliveries(super::deliveries::DeliveryWords),
     /// Say what a client may do in somebody's name
     Grant(super::grant::GrantWords),
     /// Run the daemon of this tree as a service of systemd

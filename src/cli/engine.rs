@@ -17,6 +17,7 @@ use crate::model::blob_output::{
     BlobLine, FetchedLine, MigrationLine, RemovedLine, StorageLine, StoredLine, VerdictLine,
 };
 use crate::model::catalog_output::CatalogLine;
+use crate::model::delivery_output::{DeliveryDetail, DeliveryLine};
 use crate::model::exit::Exit;
 use crate::model::id::{Name, ResourceId};
 use crate::model::output::{Description, Line, ProblemLine, ResourceLine, Summary};
@@ -283,6 +284,37 @@ pub trait Tokens {
     fn revoke_grant(&self, subject: &str, client: &str) -> Result<bool, Failure>;
 }
 
+/// Which events to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LettersQuery<'a> {
+    pub connection: Option<Name>,
+    /// Only events in these states; all when there are none.
+    pub states: &'a [&'a str],
+    pub limit: usize,
+}
+
+/// Which events to change.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    Ids(&'a [String]),
+    /// All dead letters of a connection.
+    AllDead(&'a Name),
+}
+
+/// The events of a state folder. Blocking calls; neither the engine nor a daemon is needed for them.
+pub trait Letters {
+    /// The newest first.
+    fn list(&self, query: &LettersQuery<'_>) -> Result<Vec<DeliveryLine>, Failure>;
+    fn show(&self, id: &str) -> Result<DeliveryDetail, Failure>;
+    /// The ids of those that are tried again; others are not there, or were delivered or discarded.
+    fn replay(&self, which: Which<'_>) -> Result<Vec<String>, Failure>;
+    /// As [`Letters::replay`].
+    fn discard(&self, which: Which<'_>) -> Result<Vec<String>, Failure>;
+}
+
+/// Names the events of a state folder, for shell completion.
+pub type Offer = fn(&Path) -> Vec<String>;
+
 /// Where spans go beside the log.
 pub struct Traces {
     pub listener: Listener,
@@ -310,6 +342,15 @@ pub trait Wiring {
     /// # Errors
     /// When there is no hub yet, or its database cannot be opened.
     fn tokens(&self, place: &Place) -> Result<Box<dyn Tokens>, Failure>;
+    /// The events of this place.
+    ///
+    /// # Errors
+    /// When the state folder belongs to another tree.
+    fn letters(&self, place: &Place) -> Result<Box<dyn Letters>, Failure>;
+    /// Who names events when a shell completes a word.
+    fn events(&self) -> Offer {
+        |_| Vec::new()
+    }
     /// The wall clock.
     fn now(&self) -> Timestamp;
     /// Builds the engine's face for this place. Takes no lock yet.

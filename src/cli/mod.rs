@@ -10,12 +10,14 @@ pub mod render;
 pub mod blob;
 pub mod catalog;
 mod completions;
+mod deliveries;
 mod describe;
 mod down;
 mod events;
 mod explain;
 mod get;
 mod grant;
+mod import;
 mod init;
 pub mod logs;
 pub mod names;
@@ -55,6 +57,7 @@ use crate::model::output::{ErrorLine, Summary};
 
 /// The whole program, on the real streams and signals.
 pub fn main(wiring: &dyn Wiring) -> ExitCode {
+    names::offer_events(wiring.events());
     // A shell that wants completions calls this binary with COMPLETE set; nothing else may be printed then.
     match CompleteEnv::with_factory(Cli::command).try_complete(std::env::args_os(), None) {
         Ok(false) => {}
@@ -191,8 +194,10 @@ fn looks_at_tree(command: &Command) -> bool {
     match command {
         C::Validate(_) | C::Plan(_) | C::Reconcile(_) | C::Get(_) | C::Describe(_) | C::Restart(_) | C::Down(_) => true,
         C::Stop(_) | C::Start(_) => true,
-        C::Init(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => false,
-        C::Token(_) | C::Grant(_) => false,
+        C::Init(_) | C::Import(_) | C::Logs(_) | C::Events(_) | C::Explain(_) | C::Schema(_) | C::Completions(_) => {
+            false
+        }
+        C::Token(_) | C::Grant(_) | C::Deliveries(_) => false,
         C::Blob(_) | C::Storage(_) | C::Service(_) | C::Keeper(_) | C::Demo(_) => false,
     }
 }
@@ -202,6 +207,7 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
     let place = place(&cli.global)?;
     match cli.command {
         Command::Init(args) => init::run(&args, &cli.global, wiring, screen),
+        Command::Import(args) => import::run(&args, &cli.global, screen),
         Command::Explain(args) => explain::run(&args, screen),
         Command::Schema(args) => schema::run(&args, screen),
         Command::Service(args) => service::run(&args, &place, wiring.surroundings(), screen),
@@ -212,6 +218,7 @@ fn command(cli: Cli, wiring: &dyn Wiring, screen: &mut Screen, interrupts: Inter
             blob::run(&args.verb, &*wiring.blobs(&place)?, &asked, wiring.now(), screen)
         }
         Command::Token(words) => token::run(words.verb, &*wiring.tokens(&place)?, wiring.now(), screen),
+        Command::Deliveries(words) => deliveries::run(&words.verb, &*wiring.letters(&place)?, wiring.now(), screen),
         Command::Grant(words) => grant::run(&words.verb, &*wiring.tokens(&place)?, wiring.now(), screen),
         Command::Storage(args) => storage::run(&args.verb, &*wiring.blobs(&place)?, wiring.now(), screen),
         Command::Logs(args) if !args.follow => logs::print(&args, &place, wiring.now(), screen),

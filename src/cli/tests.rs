@@ -149,6 +149,9 @@ impl Wiring for Pretend {
     fn tokens(&self, _: &Place) -> Result<Box<dyn super::engine::Tokens>, Failure> {
         Err(Failure::new(Exit::Error, "there are no tokens here"))
     }
+    fn letters(&self, _: &Place) -> Result<Box<dyn super::engine::Letters>, Failure> {
+        Err(Failure::new(Exit::Error, "there are no events here"))
+    }
     fn now(&self) -> Timestamp {
         Timestamp(NOW)
     }

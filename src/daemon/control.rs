@@ -175,6 +175,7 @@ impl Local {
         match &verb {
             Verb::Reconcile { options } => mode.allow_prune = options.allow_prune.map(|n| n as usize),
             Verb::Restart { names, .. } => built.engine.request_restart(names.iter().cloned()),
+            Verb::Renew { connections, .. } => built.engine.renew(connections.iter().cloned()),
             Verb::Override { request, .. } => {
                 built.engine.override_services(request).map_err(anyhow::Error::from)?;
             }

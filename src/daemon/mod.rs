@@ -10,6 +10,7 @@ mod deliveries;
 mod emit;
 mod hub;
 mod instance;
+mod letters;
 mod office;
 mod pulse;
 mod serve;
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::environment::{self, Environment};
-use crate::cli::engine::{Answer, Blobs, Control, Place, Surroundings, Tokens, Wiring};
+use crate::cli::engine::{Answer, Blobs, Control, Letters, Offer, Place, Surroundings, Tokens, Wiring};
 use crate::cli::exit::Failure;
 use crate::demo as modules;
 use crate::keeper::{self, KeeperError};
@@ -73,6 +74,14 @@ impl Wiring for Real {
 
     fn tokens(&self, place: &Place) -> Result<Box<dyn Tokens>, Failure> {
         Ok(Box::new(tokens::Local::new(place)))
+    }
+
+    fn letters(&self, place: &Place) -> Result<Box<dyn Letters>, Failure> {
+        Ok(Box::new(letters::Local::new(place)))
+    }
+
+    fn events(&self) -> Offer {
+        letters::offered
     }
 
     fn now(&self) -> Timestamp {

@@ -142,6 +142,7 @@ fn verb(act: Act, timeout: Millis) -> Verb {
         }
         Act::Restart { names } => Verb::Restart { names, timeout },
         Act::Override(request) => Verb::Override { request, timeout },
+        Act::Renew { connections } => Verb::Renew { connections, timeout },
     }
 }
 

@@ -103,6 +103,9 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
             if let Verb::Restart { names, .. } = &client.verb {
                 engine.request_restart(names.iter().cloned());
             }
+            if let Verb::Renew { connections, .. } = &client.verb {
+                engine.renew(connections.iter().cloned());
+            }
             if let Verb::Override { request, .. } = &client.verb
                 && let Err(error) = engine.override_services(request)
             {
@@ -179,7 +182,7 @@ pub(super) async fn serve(serving: Serving<'_>) -> EndedBy {
         }
         let steps = report.steps.len();
         tracing::info!(woken_by = woke, steps, ms, settled = report.settled, "looked");
-        let (gone, here) = answer(waiting, &report, mode, clock.now());
+        let (gone, here) = answer(waiting, &report, mode, clock.now(), &|name| engine.renews(name));
         waiting = here;
         withdraw(engine, &gone, &waiting);
         if mode.down && report.settled {
@@ -243,7 +246,7 @@ async fn pause_until(
 fn mode(waiting: &[Waiting], own: Option<usize>) -> Mode {
     let asked = waiting.iter().find_map(|w| match &w.client.verb {
         Verb::Reconcile { options } => options.allow_prune.map(|n| n as usize),
-        Verb::Restart { .. } | Verb::Override { .. } | Verb::Down { .. } => None,
+        Verb::Restart { .. } | Verb::Override { .. } | Verb::Renew { .. } | Verb::Down { .. } => None,
     });
     let down = waiting.iter().any(|w| matches!(w.client.verb, Verb::Down { .. }));
     Mode { down, allow_prune: asked.or(own), ..Mode::default() }
@@ -257,7 +260,7 @@ fn left(waiting: &Waiting, now: Tick) -> Millis {
 fn withdraw(engine: &mut Engine, gone: &[Waiting], here: &[Waiting]) {
     let names = |w: &Waiting| match &w.client.verb {
         Verb::Restart { names, .. } => names.clone(),
-        Verb::Reconcile { .. } | Verb::Override { .. } | Verb::Down { .. } => Vec::new(),
+        Verb::Reconcile { .. } | Verb::Override { .. } | Verb::Renew { .. } | Verb::Down { .. } => Vec::new(),
     };
     let wanted: BTreeSet<Name> = here.iter().flat_map(names).collect();
     engine.withdraw_restart(gone.iter().flat_map(names).filter(|name| !wanted.contains(name)));
@@ -287,7 +290,13 @@ fn failed(error: &EngineError, waiting: Vec<Waiting>, now: Tick) -> (Vec<Waiting
 
 /// Tells the waiting clients how it stands. Answered and waiting clients; who wanted everything stopped, and got it, is among the
 /// answered, and hears it when the daemon ends.
-fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec<Waiting>, Vec<Waiting>) {
+fn answer(
+    waiting: Vec<Waiting>,
+    report: &Report,
+    mode: Mode,
+    now: Tick,
+    renews: &dyn Fn(&Name) -> bool,
+) -> (Vec<Waiting>, Vec<Waiting>) {
     let (mut gone, mut here) = (Vec::new(), Vec::new());
     for mut w in waiting {
         w.totals.add(report);
@@ -298,7 +307,9 @@ fn answer(waiting: Vec<Waiting>, report: &Report, mode: Mode, now: Tick) -> (Vec
         w.shown.report(own, &mut |line| {
             let _ = reply.send(Reply::Line { line });
         });
+        let renewed = matches!(&w.client.verb, Verb::Renew { connections, .. } if !connections.iter().any(renews));
         let verdict = match own {
+            _ if renewed => Some(Verdict::Settled),
             // While everything is stopped, nothing that others wait for comes to be.
             r if r.settled && (is_down(&w) || !mode.down) => Some(Verdict::Settled),
             r if r.doomed && !mode.down => Some(Verdict::Doomed),

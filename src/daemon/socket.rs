@@ -106,6 +106,10 @@ async fn talk(stream: UnixStream, to: &UnboundedSender<Client>, ringer: &Ringer)
         _ = lines.next_line() => return Ok(()),
         () = tokio::task::yield_now() => {}
     }
+    if line.as_bytes() == WAKE.trim_end().as_bytes() {
+        ringer.ring();
+        return write.write_all(b"{}\n").await;
+    }
     let (reply, mut replies) = unbounded_channel();
     match serde_json::from_str::<Verb>(&line) {
         Ok(verb) => {
@@ -140,6 +144,21 @@ async fn talk(stream: UnixStream, to: &UnboundedSender<Client>, ringer: &Ringer)
     write.shutdown().await
 }
 
+/// What a client says that wants the daemon to look, and does not wait for it.
+const WAKE: &str = "{\"verb\":\"look\"}\n";
+
+/// Has a daemon look soon, if one runs.
+pub(super) fn wake(state: &Path) {
+    let Ok(door) = door(state) else { return };
+    if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&door.path) {
+        // It looks by itself too, only later.
+        let _ = stream.set_write_timeout(Some(ACCEPT_PAUSE));
+        let _ = std::io::Write::write_all(&mut stream, WAKE.as_bytes());
+        let _ = stream.set_read_timeout(Some(ACCEPT_PAUSE));
+        let _ = std::io::Read::read(&mut stream, &mut [0; 64]);
+    }
+}
+
 /// Connects to a daemon, if one answers.
 pub(super) async fn connect(state: &Path) -> Option<UnixStream> {
     let door = door(state).ok()?;
@@ -156,6 +175,23 @@ fn hangs() -> Failure {
 }
 
 /// Asks the daemon and passes on what it says.
+/// Asks the daemon and waits for the end of its answer, on a thread that may wait. What it says is not heard.
+pub(super) fn ask_here(state: &Path, verb: &Verb) -> io::Result<()> {
+    use std::io::{BufRead, Write};
+    let door = door(state)?;
+    let mut stream = std::os::unix::net::UnixStream::connect(&door.path)?;
+    stream.set_read_timeout(Some(Duration::from(verb.timeout())))?;
+    let mut text = serde_json::to_vec(verb)?;
+    text.push(b'\n');
+    stream.write_all(&text)?;
+    for line in io::BufReader::new(stream).lines() {
+        if !matches!(serde_json::from_str(&line?), Ok(Reply::Line { .. })) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn ask(
     stream: UnixStream,
     verb: &Verb,

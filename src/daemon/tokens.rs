@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::build::{manifests, read_ledger};
 use super::database::{self, DATABASE};
+use super::socket;
 use super::tree;
+use super::verbs::Verb;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::hubdb::HubDb;
 use crate::adapters::hubdb::file::OwnFile;
@@ -19,6 +21,7 @@ use crate::authority::{Authority, CLIENT, Caller, ListRequest, MintError, MintRe
 use crate::cli::engine::{MintWish, Place, TokenQuery, Tokens};
 use crate::cli::exit::Failure;
 use crate::document::Document;
+use crate::kinds::connection::inputs::connection_of;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::path::tidy;
 use crate::model::exit::Exit;
@@ -29,6 +32,9 @@ use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::store::Store;
 use crate::ports::tokens::{FaultClass, StoreFault, TokenFilter, Unwell, Via};
+
+/// How long a token that is to be revoked is left in force while it is replaced.
+const REPLACE_LIMIT: Millis = Millis::secs(5);
 
 /// The tokens of one state folder. Nothing is opened before it is needed.
 pub(super) struct Local {
@@ -76,6 +82,19 @@ impl Local {
         let authority = Authority::new(Arc::new(store));
         authority.set_origins(&hub.effective_origin(), &hub.origins());
         Ok((authority, home))
+    }
+
+    /// A token that a connection uses is replaced by the daemon before it is revoked, so that no event is refused. Without a daemon, or
+    /// when it takes too long, it is revoked all the same.
+    fn replace_first(&self, jti: &str) -> Result<(), Failure> {
+        let row = self.authority()?.find(jti).map_err(broken)?.filter(|row| row.revoked.is_none());
+        let Some(connection) = row.and_then(|row| connection_of(&row.client)) else { return Ok(()) };
+        if socket::answers(&self.state) {
+            let verb = Verb::Renew { connections: vec![connection], timeout: REPLACE_LIMIT };
+            // Whatever it answers: the token is revoked now.
+            let _ = socket::ask_here(&self.state, &verb);
+        }
+        Ok(())
     }
 
     fn authority(&self) -> Result<&Authority, Failure> {
@@ -189,6 +208,7 @@ impl Tokens for Local {
     }
 
     fn revoke(&self, jti: &str) -> Result<RevokedLine, Failure> {
+        self.replace_first(jti)?;
         let revoked = self.authority()?.revoke(jti, None, now()).map_err(|why| match why {
             Unrevoked::NotFound => Failure::new(Exit::Error, format!("there is no token '{jti}'"))
                 .hint("'trueup token list' shows the ids; it is the id that is revoked, not the token"),

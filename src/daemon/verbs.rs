@@ -12,10 +12,25 @@ use crate::model::unit::Millis;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "camelCase")]
 pub(super) enum Verb {
-    Reconcile { options: ReconcileOptions },
-    Restart { names: Vec<Name>, timeout: Millis },
-    Override { request: OverrideRequest, timeout: Millis },
-    Down { timeout: Millis },
+    Reconcile {
+        options: ReconcileOptions,
+    },
+    Restart {
+        names: Vec<Name>,
+        timeout: Millis,
+    },
+    Override {
+        request: OverrideRequest,
+        timeout: Millis,
+    },
+    /// Other tokens for these connections, before those that they use are revoked.
+    Renew {
+        connections: Vec<Name>,
+        timeout: Millis,
+    },
+    Down {
+        timeout: Millis,
+    },
 }
 
 impl Verb {
@@ -24,14 +39,17 @@ impl Verb {
         match self {
             Self::Restart { names, .. } => names,
             Self::Override { request, .. } => &request.names,
-            Self::Reconcile { .. } | Self::Down { .. } => &[],
+            Self::Reconcile { .. } | Self::Renew { .. } | Self::Down { .. } => &[],
         }
     }
 
     pub(super) fn timeout(&self) -> Millis {
         match self {
             Self::Reconcile { options } => options.timeout,
-            Self::Restart { timeout, .. } | Self::Override { timeout, .. } | Self::Down { timeout } => *timeout,
+            Self::Restart { timeout, .. }
+            | Self::Override { timeout, .. }
+            | Self::Renew { timeout, .. }
+            | Self::Down { timeout } => *timeout,
         }
     }
 }

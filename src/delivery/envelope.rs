@@ -47,7 +47,11 @@ pub fn read(connection: &Name, content_type: &str, body: Bytes) -> Result<Event,
     };
     let note = envelope.note.unwrap_or_default();
     let id = note.id.filter(|id| !id.is_empty() && id.len() <= MOST_NOTE_BYTES);
-    let moment = note.updated_at.or(note.created_at);
+    // A note is created once, whatever becomes of it before its event is sent a second time.
+    let moment = match envelope.event.as_deref() {
+        Some("created" | "note.created") => note.created_at.or(note.updated_at),
+        _ => note.updated_at.or(note.created_at),
+    };
     let key = key(connection, envelope.event.as_deref(), id.as_deref().zip(moment.as_deref()), &body);
     let what = envelope.event.map(|what| cut(what, MOST_WHAT_BYTES));
     Ok(Event { connection: connection.clone(), key, note: id, what, content_type: content_type.to_owned(), body })

@@ -200,7 +200,10 @@ impl Hand {
         let (acts, answers): (Vec<Act>, Vec<Answer>) = jobs.into_iter().map(|job| (job.act, job.answer)).unzip();
         match self.store.write(&acts) {
             Ok(done) => {
-                self.stands(None);
+                // Outcomes can be written even where nothing new can.
+                if acts.iter().any(|act| !matches!(act, Act::Settle { .. })) {
+                    self.stands(None);
+                }
                 self.tell(acts, answers, done);
                 false
             }

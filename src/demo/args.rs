@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, ValueEnum};
+use serde_json::Value;
 
 use super::guard::Hub;
 use super::{Identity, clerk, echo, mailbox, vault};
 
 /// Small HTTP modules to try trueup with.
-///
-/// `trueup demo vault create|remove|list` makes and removes vaults; see `trueup demo vault create --help`.
 ///
 /// Each listens on 127.0.0.1, keeps the module conventions (services.json, health path, .parachute/info), and stops within
 /// 100 ms after SIGTERM. It takes its port from the first of: its row in $PARACHUTE_HOME/services.json, --port, $PORT, its own
@@ -21,6 +20,18 @@ pub(super) struct Args {
     /// Which module.
     #[arg(value_enum)]
     pub(super) module: Which,
+    /// Of the vault only: makes or removes a vault, or lists them, instead of serving them. A server that runs notices.
+    #[arg(value_enum)]
+    pub(super) verb: Option<Verb>,
+    /// Which vault.
+    #[arg(value_name = "NAME", requires = "verb")]
+    pub(super) name: Option<String>,
+    /// Answers a verb with one line of JSON.
+    #[arg(long, requires = "verb")]
+    pub(super) json: bool,
+    /// Without it `remove` removes nothing.
+    #[arg(long, requires = "verb")]
+    pub(super) yes: bool,
     /// The port to listen on, unless services.json has one; 0 for a free one (it is printed).
     #[arg(long, env = "PORT")]
     pub(super) port: Option<u16>,
@@ -36,13 +47,13 @@ pub(super) struct Args {
     /// The row of services.json in which the clerk looks for the vault.
     #[arg(long, env = "VAULT_ROW", value_name = "NAME", default_value = "parachute-vault")]
     pub(super) vault_row: String,
+    /// Speaks for itself by `sd_notify(3)`: says when it is ready, and that it lives.
+    #[arg(long)]
+    pub(super) notify: bool,
     #[command(flatten)]
     pub(super) hub: Hub,
     #[command(flatten)]
     pub(super) vault: VaultArgs,
-    /// Speaks for itself by `sd_notify(3)`: says when it is ready, and that it lives.
-    #[arg(long)]
-    pub(super) notify: bool,
     /// Is unwell while this file exists: its health answers 503, and it does not say that it is ready or lives.
     #[arg(long, value_name = "FILE", help_heading = "Faults")]
     pub(super) sick_while: Option<PathBuf>,
@@ -111,7 +122,7 @@ pub(super) struct VaultFaults {
     #[arg(long, value_name = "CODE")]
     pub(super) triggers_fail: Option<u16>,
     /// Does what a call that changes triggers asks, and loses the answer; the first N times, or always.
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "18446744073709551615")]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "18446744073709551615")]
     pub(super) lose_answers: Option<u64>,
     /// Answers the API so many milliseconds late.
     #[arg(long, value_name = "MS")]
@@ -134,6 +145,13 @@ pub(super) struct MailboxFaults {
     /// Stores the first N deliveries, and loses the answers.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) lose_deliver_answers: u64,
+    /// Answers deliveries that it takes with this, as a module does that has something to say to the vault.
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub(super) deliver_answer: Option<Value>,
+}
+
+fn json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 /// A status, and how often.
@@ -152,6 +170,17 @@ impl FromStr for FailFirst {
         let status = status.parse().map_err(wrong)?;
         Ok(Self { status, times: times.map_or(Ok(u64::MAX), str::parse).map_err(wrong)? })
     }
+}
+
+/// What can be done with vaults besides serving them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Verb {
+    /// Makes a vault. One that exists is left as it is.
+    Create,
+    /// Removes a vault with all that is in it.
+    Remove,
+    /// Says which vaults there are.
+    List,
 }
 
 /// The demonstration modules.

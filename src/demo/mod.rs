@@ -44,9 +44,6 @@ struct Identity {
 /// Runs a demonstration module until it is told to stop. `args` is what follows `trueup demo`.
 /// Returns the exit code it was told to end with.
 pub fn run(args: &[String]) -> u8 {
-    if vault::is_verb(args) {
-        return vault::run(args);
-    }
     let words = std::iter::once("trueup demo".to_owned()).chain(args.iter().cloned());
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
@@ -56,8 +53,18 @@ pub fn run(args: &[String]) -> u8 {
             return if help.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 };
         }
     };
-    match start(args) {
+    let done = match args.verb {
+        Some(verb) if args.module == Which::Vault => vault::follow(&args, verb).map(|()| Exit::Done as u8),
+        Some(_) => Err("only the vault knows create, remove and list".to_owned()),
+        None => start(&args),
+    };
+    match done {
         Ok(code) => code,
+        Err(error) if args.verb.is_some() => {
+            // A command's complaint; nobody is left to tell if this fails.
+            let _ = writeln!(std::io::stderr().lock(), "error: {error}");
+            Exit::Error as u8
+        }
         Err(error) => {
             say(&error);
             Exit::Error as u8
@@ -65,7 +72,7 @@ pub fn run(args: &[String]) -> u8 {
     }
 }
 
-fn start(args: Args) -> Result<u8, String> {
+fn start(args: &Args) -> Result<u8, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     if args.fork_child {
@@ -76,7 +83,7 @@ fn start(args: Args) -> Result<u8, String> {
     if let Some(pause) = args.print_forever {
         std::thread::spawn(move || print_forever(Duration::from_millis(pause), &stopped));
     }
-    runtime.block_on(life(&args))
+    runtime.block_on(life(args))
 }
 
 /// From the first to the last moment: serves until the time is over or a signal comes.

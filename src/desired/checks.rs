@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::connections;
 use super::link::{Candidate, Candidates, Version};
 use super::order::{self, Edges};
 use crate::document::near::{listed, nearest};
@@ -22,10 +23,10 @@ pub(super) struct Finding {
 }
 
 /// One resource that takes part in the graph.
-struct Part<'a> {
-    id: &'a ResourceId,
-    version: &'a Version,
-    candidate: &'a Candidate<'a>,
+pub(super) struct Part<'a> {
+    pub id: &'a ResourceId,
+    pub version: &'a Version,
+    pub candidate: &'a Candidate<'a>,
 }
 
 /// Checks the versions that would be used.
@@ -37,6 +38,7 @@ pub(super) fn check(candidates: &Candidates<'_>, complete: bool, problems: &[Pro
     let parts: Vec<Part<'_>> = candidates.iter().filter_map(part).collect();
     let mut findings = Vec::new();
     references(&parts, candidates, problems, &mut findings);
+    connections::check(&parts, candidates, problems, &mut findings);
     cycles(&parts, &mut findings);
     clashes(&parts, &mut findings);
     findings
@@ -56,7 +58,7 @@ fn references(parts: &[Part<'_>], candidates: &Candidates<'_>, problems: &[Probl
             let target = ResourceId::service(&dependency.service);
             let known = candidates.get(&target).is_some_and(|other| other.declared) || by_id.contains_key(&target);
             if !known {
-                let problem = dangling(part, &pointer, &target, candidates, problems);
+                let problem = dangling(part.id, part.version, &pointer, &target, candidates, problems);
                 findings.push(Finding { problem, involved: vec![part.id.clone()] });
                 continue;
             }
@@ -102,22 +104,25 @@ fn active_backend(
     let known = candidates.get(&target).is_some_and(|other| other.declared)
         || by_id.get(&target).is_some_and(|other| other.candidate.kept.is_some() && !other.candidate.declared);
     if !known {
-        let problem = dangling(part, "/spec/activeBackend", &target, candidates, problems);
+        let problem = dangling(part.id, part.version, "/spec/activeBackend", &target, candidates, problems);
         findings.push(Finding { problem, involved: vec![part.id.clone()] });
     }
 }
 
-fn dangling(
-    part: &Part<'_>,
+/// What a reference to nothing is told by.
+pub(super) fn dangling(
+    id: &ResourceId,
+    version: &Version,
     pointer: &str,
     target: &ResourceId,
     candidates: &Candidates<'_>,
     problems: &[Problem],
 ) -> Problem {
-    let at = part.version.document.value_at(pointer);
+    let at = version.document.value_at(pointer);
     let problem =
-        Problem::error(Code::BadReference, at, format!("{} depends on {target}, which no manifest declares", part.id));
-    let others = candidates.iter().filter(|(id, other)| id.kind == target.kind && other.declared && *id != part.id);
+        Problem::error(Code::BadReference, at, format!("{id} depends on {target}, which no manifest declares"));
+    let others =
+        candidates.iter().filter(|(other_id, other)| other_id.kind == target.kind && other.declared && *other_id != id);
     let names: Vec<&str> = others.map(|(id, _)| id.name.as_str()).collect();
     if let Some(near) = nearest(target.name.as_str(), names.iter().copied()) {
         return problem.hint(format!("did you mean `{near}`?"));

@@ -3,6 +3,9 @@
 
 mod catalog;
 mod checks;
+mod connections;
+#[cfg(test)]
+mod connections_tests;
 mod link;
 mod order;
 #[cfg(test)]

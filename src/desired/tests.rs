@@ -7,17 +7,17 @@ use crate::kinds::schema::schemas;
 use crate::kinds::service::module::{self, ModuleFault};
 use crate::model::problem::Code;
 
-const HUB: &str = "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\n";
+pub(super) const HUB: &str = "apiVersion: trueup/v1\nkind: Hub\nmetadata: { name: home }\n";
 
-fn source(name: &str, text: &str) -> SourceFile {
+pub(super) fn source(name: &str, text: &str) -> SourceFile {
     SourceFile { shown: name.into(), path: format!("/tree/{name}").into(), text: text.into() }
 }
 
-fn service(name: &str, spec: &str) -> String {
+pub(super) fn service(name: &str, spec: &str) -> String {
     format!("---\napiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {spec}\n")
 }
 
-fn last_good(text: &str) -> Vec<LastGood> {
+pub(super) fn last_good(text: &str) -> Vec<LastGood> {
     let manifest = Manifest::read(&source("old.yaml", text), schemas());
     assert_eq!(manifest.problems, []);
     let keep = |entry: &Entry| LastGood {
@@ -31,7 +31,7 @@ fn last_good(text: &str) -> Vec<LastGood> {
     manifest.entries.iter().map(keep).collect()
 }
 
-fn link_with(files: &[(&str, &str)], modules: &Modules, last_good: &[LastGood]) -> Desired {
+pub(super) fn link_with(files: &[(&str, &str)], modules: &Modules, last_good: &[LastGood]) -> Desired {
     let manifests: Vec<Arc<Manifest>> =
         files.iter().map(|(name, text)| Arc::new(Manifest::read(&source(name, text), schemas()))).collect();
     let root: Arc<str> = "tree".into();
@@ -39,17 +39,17 @@ fn link_with(files: &[(&str, &str)], modules: &Modules, last_good: &[LastGood]) 
 }
 
 /// Links one file, beside a good Hub, over what was applied before.
-fn link(text: &str, before: &str) -> Desired {
+pub(super) fn link(text: &str, before: &str) -> Desired {
     link_with(&[("hub.yaml", HUB), ("a.yaml", text)], &Modules::new(), &last_good(before))
 }
 
 /// `Service/web` or, when it is held, `Service/web!`, in order.
-fn used(desired: &Desired) -> Vec<String> {
+pub(super) fn used(desired: &Desired) -> Vec<String> {
     let mark = |id: &ResourceId| if desired.resources[id].held.is_some() { "!" } else { "" };
     desired.order.iter().map(|id| format!("{}{}", id.name, mark(id))).collect()
 }
 
-fn codes(desired: &Desired) -> Vec<Code> {
+pub(super) fn codes(desired: &Desired) -> Vec<Code> {
     desired.problems.iter().map(|problem| problem.code).collect()
 }
 
@@ -140,7 +140,7 @@ fn a_hub_is_kept_while_the_new_one_is_broken() {
     assert_eq!((used(&desired), codes(&desired)), (vec!["home!".into()], vec![Code::NotATree]));
 }
 
-fn module_at(text: &str) -> Modules {
+pub(super) fn module_at(text: &str) -> Modules {
     let file =
         SourceFile { shown: "m/module.json".into(), path: "/tree/m/.parachute/module.json".into(), text: text.into() };
     let read =

@@ -13,7 +13,7 @@ use crate::kinds::Spec;
 use crate::kinds::connection::inputs::{self, Ends, Inputs, Prepare, SinkEnd, Unusable};
 use crate::kinds::connection::observe::{Commands, Seen};
 use crate::kinds::connection::plan::AtSink;
-use crate::kinds::connection::record::Record;
+use crate::kinds::connection::record::{Place, Record};
 use crate::kinds::connection::spec::ConnectionSpec;
 use crate::kinds::hub::spec::HubSpec;
 use crate::kinds::service::check::{effective_routes, mount};
@@ -23,7 +23,7 @@ use crate::kinds::trigger::{self, Address, Vault};
 use crate::kinds::vault::spec::VaultSpec;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::observed::Observed;
-use crate::model::time::Tick;
+use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::plan::Leaving;
 use crate::plan::connections::address;
@@ -40,6 +40,9 @@ const SINK_LIMIT: Millis = Millis::secs(2);
 /// Whoever did not answer in time is asked again after this, and after longer each time.
 const FIRST_PAUSE: Millis = Millis::secs(2);
 const LONGEST_PAUSE: Millis = Millis::secs(60);
+
+/// So long after our start a vault may not accept our tokens: it must fetch our keys first, and we must serve them.
+const YOUTH: Millis = Millis::secs(10);
 
 /// Vaults that took too long to answer: everything else would wait for them in every tick.
 #[derive(Debug, Default)]
@@ -76,10 +79,12 @@ impl Engine {
     pub(super) async fn look_at_ties(&mut self, look: &Look<'_>, around: &Around<'_>, still: bool) -> Option<Seen> {
         let is_ours = |id: &ResourceId| matches!(id.kind, KindName::Connection | KindName::Vault);
         if !around.desired.resources.keys().chain(around.owned.keys()).any(is_ours) {
+            self.memory.renew.clear();
             return None;
         }
         self.world.bearers.set_origins(&around.hub.effective_origin(), &around.hub.origins());
         let inputs = resolve(around);
+        self.memory.renew.retain(|name| inputs.contains_key(name));
         let holdings = self.world.bearers.holdings().map_err(|error| error.to_string());
         let records: BTreeMap<&Name, Record> = around
             .owned
@@ -91,11 +96,17 @@ impl Engine {
             true => BTreeMap::new(),
             false => self.look_at_vaults(around, addresses(around, &inputs, &records)).await,
         };
+        if !still {
+            let specs = around.desired.resources.iter().filter_map(|(id, r)| Some((&id.name, r.spec.as_connection()?)));
+            self.look_for_stuck(&inputs, &specs.collect(), &vaults).await;
+        }
         let at_sink = match still {
             true => BTreeMap::new(),
             false => self.look_at_sinks(&inputs, &records).await,
         };
         Some(Seen {
+            wished: wished(around, &inputs, self.world.clock.wall()),
+            services: services(around),
             kept: kept(around),
             vaults,
             holdings,
@@ -103,9 +114,15 @@ impl Engine {
             tallies: self.world.deliveries.tallies().unwrap_or_default(),
             stuck: self.memory.stuck.clone(),
             commands: commands(look, around),
+            young: self.is_young(),
             renew: self.memory.renew.clone(),
             inputs,
         })
+    }
+
+    fn is_young(&mut self) -> bool {
+        let now = self.world.clock.now();
+        (now - *self.born.get_or_insert(now)) < YOUTH
     }
 
     /// Asks every vault for its triggers, all at the same time.
@@ -226,6 +243,29 @@ fn kept(around: &Around<'_>) -> BTreeMap<Name, Wiring> {
         Some((id.name.clone(), inputs.ok().and_then(|inputs| inputs.wiring).or_else(held)?))
     };
     around.owned.iter().filter(gone).filter_map(wiring).collect()
+}
+
+/// Every trigger that declared connections want now.
+fn wished(
+    around: &Around<'_>,
+    inputs: &BTreeMap<Name, Result<Inputs, Unusable>>,
+    now: Timestamp,
+) -> BTreeMap<Place, Name> {
+    let waits = |name: &Name| {
+        let resource = around.desired.resources.get(&ResourceId::new(KindName::Connection, name.clone()));
+        resource.and_then(|resource| resource.spec.as_connection()).is_some_and(|spec| spec.suspend.holds(now))
+    };
+    let place = |(name, inputs): (&Name, &Result<Inputs, Unusable>)| {
+        let inputs = inputs.as_ref().ok().filter(|inputs| !(inputs.direct && waits(name)))?;
+        let trigger = inputs.wire.as_ref()?.trigger.name.clone();
+        Some((Place { at: inputs.at.clone(), trigger }, name.clone()))
+    };
+    inputs.iter().filter_map(place).collect()
+}
+
+fn services(around: &Around<'_>) -> BTreeSet<Name> {
+    let all = around.desired.resources.keys().chain(around.owned.keys());
+    all.filter(|id| id.kind == KindName::Service).map(|id| id.name.clone()).collect()
 }
 
 /// The first mount of a service, and whether it is taken off.

@@ -109,6 +109,16 @@ impl Engine {
                         self.memory.replace(&step.resource.name, started);
                     }
                 }
+                if let (
+                    Action::Connection(ConnectionAction::Wire(_) | ConnectionAction::Lend(_)),
+                    Outcome::Recorded(_),
+                ) = (&step.action, &outcome)
+                {
+                    self.memory.renew.remove(&step.resource.name);
+                }
+                if let Action::Connection(ConnectionAction::Rearm(rearming)) = &step.action {
+                    self.rounds.again(&rearming.place.at);
+                }
                 let failure = failed.contains(&step.resource).then(|| message.clone());
                 let dice = self.world.dice.roll();
                 let attempt = Attempt {

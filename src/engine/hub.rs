@@ -10,12 +10,14 @@ use crate::desired::Resource;
 use crate::kinds::hub::check::listen_port;
 use crate::kinds::path::tidy;
 use crate::kinds::service::check::{effective_routes, mount};
+use crate::kinds::service::declares::declared;
 use crate::kinds::service::inputs::row_name;
 use crate::kinds::service::spec::ServiceSpec;
 use crate::kinds::standing::Standing;
 use crate::model::condition::Reason;
-use crate::model::id::ResourceId;
+use crate::model::id::{Name, ResourceId};
 use crate::plan::Plan;
+use crate::plan::connections::address;
 use crate::ports::hub::{Module, Mount, State, Tls, Upstream, Wish};
 
 impl Engine {
@@ -75,15 +77,19 @@ fn upstream(looked: &Looked, plan: &Plan, resource: &Resource, spec: &ServiceSpe
     let rows = looked.facts.rows.as_deref().unwrap_or_default();
     let version = row.as_ref().and_then(|name| rows.iter().find(|row| row.name == *name));
     let version = version.and_then(|row| row.rest.get("version")?.as_str().map(str::to_owned));
-    let routes = routes.iter().map(|route| Mount {
-        path: mount(&route.path).to_owned(),
-        strip_prefix: route.strip_prefix,
-        websocket: route.websocket,
-        exposure: route.exposure,
-    });
+    let mut routes: Vec<Mount> = routes
+        .iter()
+        .map(|route| Mount {
+            path: mount(&route.path).to_owned(),
+            strip_prefix: route.strip_prefix,
+            websocket: route.websocket,
+            exposure: route.exposure,
+        })
+        .collect();
+    add_vaults(looked, &id.name, &mut routes);
     Some(Upstream {
         port,
-        routes: routes.collect(),
+        routes,
         state: state(plan, id, standing),
         reason: standing.reason.as_str(),
         message: standing.message.clone(),
@@ -97,9 +103,22 @@ fn upstream(looked: &Looked, plan: &Plan, resource: &Resource, spec: &ServiceSpe
             display_name: module.and_then(|module| module.display_name.clone()),
             tagline: module.and_then(|module| module.tagline.clone()),
             version,
+            declared: Arc::new(declared(id.name.as_str(), spec, module).listed()),
             folder: spec.module.as_ref().map(|folder| tidy(&resource.document.folder.join(folder))),
         },
     })
+}
+
+/// A declared vault is reached like the others of its service, without a route of its own.
+fn add_vaults(looked: &Looked, service: &Name, routes: &mut Vec<Mount>) {
+    let Some(model) = routes.iter().find(|route| route.path.starts_with("/vault")).cloned() else { return };
+    let vaults = looked.desired.resources.iter().filter_map(|(id, r)| Some(address(r.spec.as_vault()?, &id.name)));
+    for path in vaults.filter(|at| at.service == *service).map(|at| at.path()) {
+        let reached = |route: &Mount| path == route.path || path.starts_with(&format!("{}/", route.path));
+        if !routes.iter().any(reached) {
+            routes.push(Mount { path, ..model.clone() });
+        }
+    }
 }
 
 fn state(plan: &Plan, id: &ResourceId, standing: &Standing) -> State {

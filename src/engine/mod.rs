@@ -14,6 +14,7 @@ pub mod report;
 pub mod run;
 mod secrets;
 mod storage;
+mod stuck;
 mod tick;
 
 use std::collections::BTreeMap;
@@ -66,8 +67,12 @@ pub struct Engine {
     /// How long the tree has been busy (a git merge and the like).
     busy_since: Option<crate::model::time::Tick>,
     recovered: bool,
+    /// When connections were first looked at.
+    born: Option<crate::model::time::Tick>,
     /// Vaults that take too long to answer.
     slow: connections::Slow,
+    /// When the notes of vaults were last looked through.
+    rounds: stuck::Rounds,
     history: crate::kinds::hub::spec::History,
 }
 
@@ -83,7 +88,9 @@ impl Engine {
             modules: Modules::new(),
             busy_since: None,
             recovered: false,
+            born: None,
             slow: Default::default(),
+            rounds: Default::default(),
             history: Default::default(),
         }
     }
@@ -91,6 +98,16 @@ impl Engine {
     /// Asks for a restart of these services in the next tick.
     pub fn request_restart(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
         self.memory.requested.extend(names);
+    }
+
+    /// These connections get other tokens in the next tick.
+    pub fn renew(&mut self, names: impl IntoIterator<Item = crate::model::id::Name>) {
+        self.memory.renew.extend(names);
+    }
+
+    /// Whether a connection is still to get another token.
+    pub fn renews(&self, name: &crate::model::id::Name) -> bool {
+        self.memory.renew.contains(name)
     }
 
     /// Whoever asked for the restart of these does not wait for it any more.

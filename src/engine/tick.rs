@@ -11,6 +11,7 @@ use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
 use super::storage;
+use super::stuck::pace;
 use super::{Engine, EngineError, Mode, Sink};
 use crate::desired::Held;
 use crate::kinds::Spec;
@@ -188,7 +189,10 @@ impl Engine {
             pruned: executed.released,
             interval: Some(match &looked.ties {
                 // Nobody tells us what happens to a trigger.
-                Some(_) => looked.hub.interval.min(TIES_INTERVAL),
+                Some(_) => {
+                    let specs = looked.desired.resources.values().filter_map(|resource| resource.spec.as_connection());
+                    specs.map(pace).fold(looked.hub.interval.min(TIES_INTERVAL), Millis::min)
+                }
                 None => looked.hub.interval,
             }),
             ..Report::default()
@@ -208,7 +212,8 @@ impl Engine {
             let fails = fails(&report, id);
             let circumstance = self.circumstance(id, standing, fails, looked, checked);
             let old = before.get(id).map_or(&[][..], Vec::as_slice);
-            if looked.unanswered.contains(&id.name) && id.kind == KindName::Service {
+            let unheard = looked.unanswered.contains(&id.name) && id.kind == KindName::Service;
+            if unheard || is_early(looked, id, standing, old) {
                 // Nothing new is known of it. What was done is looked at again at once, and by then it has answered.
                 (unsettled, hope) = (true, true);
                 let standing = Standing { ready: true, ..standing.clone() };
@@ -383,6 +388,16 @@ impl Engine {
         let wake = report.wake.map(|at| Millis(at.0.saturating_sub(looked.wall.0).unsigned_abs()));
         young.chain(pause).chain(wake).chain([grown]).min()
     }
+}
+
+/// Whether a vault that has not answered yet says nothing of what was well before: this process has only begun to look.
+fn is_early(looked: &Looked, id: &ResourceId, standing: &Standing, old: &[Condition]) -> bool {
+    let was_ready = |c: &Condition| c.kind == ConditionType::Ready && c.status == ConditionStatus::True;
+    matches!(id.kind, KindName::Vault | KindName::Connection)
+        && standing.reason == Reason::DependencyNotReady
+        && !standing.doomed
+        && looked.ties.as_ref().is_some_and(|ties| ties.young)
+        && old.iter().any(was_ready)
 }
 
 /// Whether the first answers of probes must be there before anything is done or said: for a run that only looks or has nothing to do,

@@ -88,11 +88,20 @@ pub(super) async fn accept(
             let known = connection.filter(|name| site.wish().connections.contains_key(name));
             site.metrics.refused(known.as_ref(), reason);
             let (status, why) = (refusal.status.as_u16(), refusal.description.as_str());
+            if known.is_some() && is_of_the_bearer(reason) && site.may_ring() {
+                // Its trigger sends a token that does not count any more: whoever keeps it true should know.
+                (site.bell)();
+            }
             let connection = known.as_ref().map(Name::as_str);
             tracing::info!(connection, reason, status, why, "an event was not taken in");
             refusal.into_response()
         }
     }
+}
+
+/// Whether an event was refused for its token alone.
+fn is_of_the_bearer(reason: &str) -> bool {
+    !matches!(reason, "elsewhere" | "unknown" | "busy" | "body" | "full" | "broken" | "unavailable" | "limited")
 }
 
 type Refused = (&'static str, Refusal);
@@ -149,10 +158,7 @@ async fn take(
 
 /// The bearer is that of this very connection.
 fn allowed(site: &Site, peer: Option<SocketAddr>, name: &str, headers: &HeaderMap) -> Result<(), Refused> {
-    let caller = match verify_for(site, headers, peer, &[AUDIENCE]) {
-        Ok(caller) => caller,
-        Err(refused) => return Err(refused),
-    };
+    let caller = verify_for(site, headers, peer, &[AUDIENCE])?;
     let needed = format!("inbox:{name}");
     if caller.scopes.len() == 1 && caller.scopes.contains(&needed) {
         return Ok(());

@@ -52,6 +52,10 @@ pub enum Act {
     Restart {
         names: Vec<Name>,
     },
+    /// Other tokens for these connections.
+    Renew {
+        connections: Vec<Name>,
+    },
     /// Stop or start against the files, for a while.
     Override(OverrideRequest),
 }

@@ -124,6 +124,7 @@ impl Operations {
         let (verb, names) = match &act {
             Act::Reconcile { .. } => (Verb::Reconcile, Vec::new()),
             Act::Restart { names } => (Verb::Restart, names.clone()),
+            Act::Renew { connections } => (Verb::Reconcile, connections.clone()),
             Act::Override(request) => match request.wish {
                 Against::Stop => (Verb::Stop, request.names.clone()),
                 Against::Start => (Verb::Start, request.names.clone()),

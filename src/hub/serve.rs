@@ -124,6 +124,8 @@ impl Server {
             operations: Arc::new(Operations::new(&parts.instance)),
             office: parts.office,
             post: parts.post,
+            bell: bell.clone(),
+            rung: Arc::default(),
             inbox: Arc::new(Semaphore::new(inbox::ROOM_KIB)),
             failures: Arc::new(Limiter::new(FAILURES, FORGETTING)),
             streams: Arc::new(Semaphore::new(STREAMS)),

@@ -1,21 +1,26 @@
 //! What every request may look at.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::{Semaphore, watch};
 
 use super::limit::Limiter;
 use super::metrics::Metrics;
-use super::office::Office;
+use super::office::{Act, Office};
 use super::operations::Operations;
 use super::vital::Vital;
-use crate::authority::Authority;
+use crate::authority::{Authority, Caller};
+use crate::model::id::Name;
 use crate::model::output::{ProblemLine, ProgressLine, ResourceLine, StepLine, WaitLine};
 use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::clock::Clock;
 use crate::ports::deliveries::Post;
 use crate::ports::hub::Wish;
+
+/// How long a token that is to be revoked is left in force while it is replaced.
+const REPLACE_LIMIT: Millis = Millis::secs(5);
 
 /// What was last reported of the machine.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +98,10 @@ pub struct Site {
     pub office: Arc<dyn Office>,
     /// Where events are delivered.
     pub post: Arc<dyn Post>,
+    /// Has the engine look.
+    pub bell: Arc<dyn Fn() + Send + Sync>,
+    /// When it was last rung for a request, in milliseconds since 1970.
+    pub(super) rung: Arc<AtomicI64>,
     /// Room for bodies of events that are being read, in KiB.
     pub(super) inbox: Arc<Semaphore>,
     /// What was begun by requests.
@@ -108,6 +117,30 @@ pub struct Site {
 }
 
 impl Site {
+    /// At most once a second: whoever may not do something cannot keep the engine busy.
+    pub(super) fn may_ring(&self) -> bool {
+        let now = self.now().0;
+        let last = self.rung.load(Ordering::Relaxed);
+        (now - last).abs() >= 1_000
+            && self.rung.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Has other tokens put in place for the connection that uses this one, before it is revoked: no event is refused by that. Who may not
+    /// revoke it, and what takes too long, changes nothing.
+    pub(super) async fn replace_first(&self, jti: &str, by: &Caller) {
+        if !by.is_operator() {
+            return;
+        }
+        let (authority, jti) = (self.authority.clone(), jti.to_owned());
+        let row = tokio::task::spawn_blocking(move || authority.find(&jti)).await;
+        let row = row.ok().and_then(Result::ok).flatten().filter(|row| row.revoked.is_none());
+        let name = row.and_then(|row| Name::new(row.client.strip_prefix("connection/")?).ok());
+        let Some(connection) = name else { return };
+        let Ok(mut said) = self.office.act(Act::Renew { connections: vec![connection] }, REPLACE_LIMIT) else { return };
+        let over = async { while said.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(REPLACE_LIMIT.into(), over).await;
+    }
+
     /// What is served now.
     pub fn wish(&self) -> Arc<Wish> {
         self.wish.borrow().clone()

@@ -3,6 +3,7 @@ pub mod backend;
 pub mod connection;
 pub mod hub;
 pub mod intent;
+pub mod notes;
 pub mod path;
 pub mod schema;
 pub mod secret;

@@ -5,6 +5,7 @@ pub mod blob;
 pub mod blob_output;
 pub mod catalog_output;
 pub mod condition;
+pub mod delivery_output;
 mod described;
 pub mod digest;
 pub mod event;

@@ -93,6 +93,26 @@ codes! {
     ManyStorages = "E0210",
     /// A connection that goes and a new one that says the same: as a new one its vault forgets which notes it has sent.
     Renamed = "E0221",
+    /// An event that the service does not declare. `trueup get events` lists those that are declared.
+    UnknownEvent = "E0213",
+    /// An action that the service does not declare. `trueup get actions` lists those that are declared.
+    UnknownAction = "E0214",
+    /// A credential that the service does not declare. `trueup get credentials` lists those that are declared.
+    UnknownCredential = "E0215",
+    /// An event for which vaults have no triggers, so that no connection can listen to it.
+    NoTrigger = "E0216",
+    /// An action that no connection can use: it lacks an endpoint or a scope, or is provisioned in a way that is not known.
+    NotConnectable = "E0217",
+    /// A service that a connection has to call, and that has no port, or no route where one is needed.
+    Unreachable = "E0218",
+    /// Two connections want a trigger of the same name at the same vault. Each would take the other's away.
+    TriggerClash = "E0219",
+    /// A schema that a module declared and that is none. Connections are checked by the names in it only.
+    BrokenSchema = "E0220",
+    /// A vault that is declared for another service than the one that a connection names.
+    OtherVault = "E0222",
+    /// Two Vaults declare the same vault of the same service.
+    VaultClash = "E0223",
     /// A backend lies in the manifest folder, where every blob that is written looks like a change of the manifests.
     BackendInTree = "E0211",
     /// A module folder without a usable `.parachute/module.json`.

@@ -36,6 +36,7 @@ pub(super) fn connection(input: &Input<'_>, resource: &Resource, spec: &Connecti
         inputs: seen.inputs.get(&resource.id.name),
         changed: changed(input, resource),
         suspended: suspended.as_deref(),
+        stays_away: stays_away(plan, spec),
         ..ties.view(&stored)
     };
     let intent = connection_kind::plan(&view);
@@ -164,6 +165,16 @@ fn renamed(input: &Input<'_>, plan: &mut Plan) {
     }
 }
 
+/// Whether nobody can hope that the vault of a connection answers soon: a person keeps its service stopped, or it is broken.
+fn stays_away(plan: &Plan, spec: &ConnectionSpec) -> bool {
+    let source = spec.source.as_ref().map(|source| &source.service);
+    let Some(service) = source.or(spec.credential.as_ref().map(|wish| &wish.vault_service)) else { return false };
+    plan.standings.get(&ResourceId::service(service)).is_none_or(|standing| {
+        let kept = matches!(standing.reason, Reason::Suspended | Reason::Overridden | Reason::Down | Reason::Scheduled);
+        standing.doomed || kept
+    })
+}
+
 /// Every trigger that declared connections want, and whose it is.
 fn wished(seen: &Seen) -> BTreeMap<Place, &Name> {
     let place = |inputs: &Result<Inputs, Unusable>| {
@@ -227,31 +238,11 @@ struct Ties<'a> {
     input: &'a Input<'a>,
     seen: &'a Seen,
     name: &'a Name,
-    known: Box<dyn Fn(&Name) -> bool + 'a>,
-    heir: Box<dyn Fn(&Place) -> Option<Name> + 'a>,
 }
 
 impl<'a> Ties<'a> {
     fn new(input: &'a Input<'a>, seen: &'a Seen, name: &'a Name) -> Self {
-        let known = move |service: &Name| {
-            let id = ResourceId::service(service);
-            input.desired.resources.contains_key(&id) || input.owned.contains_key(&id)
-        };
-        let heir = move |place: &Place| {
-            let waits = |other: &Name| {
-                let resource = input.desired.resources.get(&ResourceId::new(KindName::Connection, other.clone()));
-                resource.and_then(|r| r.spec.as_connection()).is_some_and(|spec| spec.suspend.holds(input.now))
-            };
-            seen.inputs.iter().filter(|(other, _)| *other != name).find_map(|(other, inputs)| {
-                let inputs = inputs.as_ref().ok().filter(|inputs| inputs.at == place.at)?;
-                // It wants no trigger for now.
-                if inputs.direct && waits(other) {
-                    return None;
-                }
-                (inputs.wire.as_ref()?.trigger.name == place.trigger).then(|| other.clone())
-            })
-        };
-        Self { input, seen, name, known: Box::new(known), heir: Box::new(heir) }
+        Self { input, seen, name }
     }
 
     fn view<'b>(&'b self, record: &'b Record) -> connection_kind::View<'b> {
@@ -266,13 +257,14 @@ impl<'a> Ties<'a> {
             suspended: None,
             vaults: &seen.vaults,
             ports: input.ports,
-            known: &*self.known,
-            heir: &*self.heir,
+            services: &seen.services,
+            wished: &seen.wished,
             at_sink: seen.at_sink.get(self.name).unwrap_or(&AtSink::Unknown),
             holdings: seen.holdings.as_deref().map_err(String::as_str),
             tally: seen.tallies.get(self.name),
-            stuck: seen.stuck.get(self.name).copied().unwrap_or_default(),
+            stuck: seen.stuck.get(self.name),
             hub: input.hub,
+            stays_away: false,
             renew: seen.renew.contains(self.name),
             now: input.now,
         }

@@ -86,6 +86,7 @@ impl Step {
                 | ConnectionAction::Revoke { .. }
                 | ConnectionAction::Release,
             ) => 1,
+            Action::Connection(ConnectionAction::Rearm(_)) => 5,
             Action::Service(_) | Action::Storage(_) | Action::Vault(_) | Action::Connection(_) => 4,
         }
     }

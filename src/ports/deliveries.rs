@@ -272,7 +272,7 @@ pub trait DeliveryStore: Send + Sync {
     /// # Errors
     /// In words.
     fn parcel(&self, seq: u64) -> Result<Option<Parcel>, String>;
-    /// By connection; `trouble` is left to whoever knows.
+    /// By connection; `trouble` is that of the oldest event that waits.
     ///
     /// # Errors
     /// In words.
@@ -394,11 +394,14 @@ pub enum Seen {
     Dead,
 }
 
+/// Told what happens to the deliveries of a connection.
+pub type Counts = Arc<dyn Fn(&Name, Seen) + Send + Sync>;
+
 /// What the hub has for the delivery room.
 #[derive(Clone)]
 pub struct HubSide {
     pub mint: MintFor,
-    pub seen: Arc<dyn Fn(&Name, Seen) + Send + Sync>,
+    pub seen: Counts,
 }
 
 /// The delivery room as the hub sees it.

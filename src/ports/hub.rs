@@ -124,6 +124,17 @@ pub struct Module {
     pub version: Option<String>,
     /// The folder that holds `.parachute/module.json`.
     pub folder: Option<PathBuf>,
+    /// What connections can be made of.
+    pub declared: Arc<Declared>,
+}
+
+/// What a module declares for connections; each entry is JSON in the shape of the older hub, with its `module`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    pub events: Vec<Value>,
+    pub actions: Vec<Value>,
+    pub credentials: Vec<Value>,
+    pub templates: Vec<Value>,
 }
 
 /// How the hub stands.

@@ -8,6 +8,7 @@ pub mod deliveries;
 pub mod files;
 pub mod hub;
 pub mod keeper;
+pub mod letters;
 pub mod machine;
 pub mod peers;
 pub mod probes;

@@ -118,6 +118,9 @@ impl<'a> Hand<'a> {
     pub fn new(world: &'a World) -> Self {
         Self { world }
     }
+    pub fn clock(&self) -> &'a dyn Clock {
+        &*self.world.clock
+    }
     pub fn peers(&self) -> &'a dyn Peers {
         &*self.world.peers
     }

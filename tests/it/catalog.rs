@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use super::stage::Stage;
+use http_body_util::Full;
+use hyper::Request;
+
+use super::hub_stage::send;
+use super::stage::{Stage, free_port, wait_until};
 
 const AGENT: &str = r#"{
   "name": "agent", "manifestName": "parachute-agent", "port": 1941, "paths": ["/agent"], "health": "/health",
@@ -80,4 +84,40 @@ fn a_module_json_with_a_mistake_is_told_and_the_rest_is_listed() {
     assert!(answer.err.contains("the scope `vault:admin` is not one of `agent`"), "{}", answer.err);
     let told = stage.run(&["validate"]).code(0);
     assert!(told.err.contains("did you mean `agent:admin`?"), "{}", told.err);
+}
+
+#[test]
+fn clients_of_the_older_hub_find_the_catalog_where_it_was() {
+    let stage = stage();
+    let port = free_port();
+    stage.write(
+        "hub.yaml",
+        &format!(
+            "apiVersion: trueup/v1\nkind: Hub\nmetadata: {{ name: home }}\nspec: {{ listen: '127.0.0.1:{port}' }}\n"
+        ),
+    );
+    stage.write("agent.yaml", "apiVersion: trueup/v1\nkind: Service\nmetadata: { name: agent }\nspec: { module: modules/agent, suspend: true }\n");
+    let _daemon = stage.daemon();
+    let ask = |token: &str| {
+        let request = Request::get("/api/connections/catalog").header("authorization", format!("Bearer {token}"));
+        send(port, request.body(Full::default()).expect("a request"))
+    };
+    wait_until("the hub", || ask("none").is_ok_and(|reply| reply.status == 401));
+    let file = stage.path(".trueup/home/operator.token");
+    wait_until("the operator's token", || fs::read_to_string(&file).is_ok_and(|token| !token.is_empty()));
+    let token = fs::read_to_string(&file).expect("the operator's token");
+    wait_until("the module", || {
+        ask(token.trim()).is_ok_and(|reply| reply.json()["actions"].as_array().is_some_and(|all| all.len() == 2))
+    });
+    let catalog = ask(token.trim()).expect("an answer").json();
+    assert_eq!(
+        catalog["events"],
+        serde_json::json!([{ "module": "agent", "key": "message.sent", "title": "Message sent", "filterSchema": null }])
+    );
+    assert_eq!(
+        catalog["actions"][1],
+        serde_json::json!({ "module": "agent", "key": "internal", "title": "Of no use to connections", "inputSchema": null, "provision": null })
+    );
+    assert_eq!(catalog["credentials"][0]["description"], serde_json::Value::Null);
+    assert_eq!(catalog["templates"][0]["key"], "link");
 }

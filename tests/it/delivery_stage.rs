@@ -171,7 +171,7 @@ pub struct Depot {
     pub hub: u16,
     pub wish: Wish,
     pub authority: Authority,
-    store: Delivered,
+    pub store: Delivered,
 }
 
 pub fn name(text: &str) -> Name {

@@ -47,9 +47,15 @@ fn they_say_what_they_mean() {
     assert_eq!((&module["port"], &module["manifestName"]), (&1940.into(), &"parachute-vault".into()));
 
     let mailbox: ServiceSpec = read("Service", "mailbox");
-    assert_eq!(mailbox.command.expect("a command"), ["trueup", "demo", "mailbox"]);
+    let module = folder().join(mailbox.module.expect("a module")).join(".parachute/module.json");
+    let module: serde_json::Value = serde_json::from_slice(&std::fs::read(module).expect("a file")).expect("JSON");
+    assert_eq!(
+        (&module["actions"][0]["key"], &module["credentials"][0]["key"]),
+        (&"message.deliver".into(), &"notes".into())
+    );
 
     let clerk: ServiceSpec = read("Service", "clerk");
+    assert_eq!(clerk.command.expect("a command"), ["trueup", "demo", "clerk"]);
     assert!(matches!(clerk.port, Some(Port::Auto(_))));
     assert_eq!(clerk.depends_on[0].service.as_str(), "vault");
     assert_eq!(clerk.depends_on[0].condition, DependencyCondition::Ready);

@@ -108,10 +108,12 @@ pub(super) fn tallies(on: &Connection, bounds: &Bounds) -> Result<BTreeMap<Name,
         tally.full =
             full || tally.waiting >= bounds.waiting || tally.dead >= bounds.waiting || kept >= bounds.bytes_of_one;
         if tally.waiting > 0 {
-            let sql = "SELECT accepted FROM event WHERE connection = ?1 AND stage = 0 ORDER BY seq LIMIT 1";
+            let sql = "SELECT accepted, trouble FROM event WHERE connection = ?1 AND stage = 0 ORDER BY seq LIMIT 1";
             let mut statement = on.prepare_cached(sql).map_err(broken)?;
-            let oldest = statement.query_row([connection.as_str()], |row| row.get(0)).optional().map_err(broken)?;
-            tally.oldest = oldest.map(Timestamp);
+            let oldest = statement.query_row([connection.as_str()], |row| Ok((row.get(0)?, row.get(1)?)));
+            if let Some((accepted, trouble)) = oldest.optional().map_err(broken)? {
+                (tally.oldest, tally.trouble) = (Some(Timestamp(accepted)), trouble);
+            }
         }
         out.insert(connection, tally);
     }

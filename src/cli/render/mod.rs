@@ -2,6 +2,7 @@
 
 pub mod blobs;
 pub mod catalog;
+pub mod deliveries;
 pub mod describe;
 pub mod human;
 pub mod lines;

@@ -49,6 +49,7 @@ struct Mailbox {
     delay: Option<Duration>,
     fail: Option<(StatusCode, AtomicU64)>,
     lose_answers: AtomicU64,
+    answer: Value,
 }
 
 type Shared = State<Arc<Mailbox>>;
@@ -70,6 +71,7 @@ pub(super) fn routes(args: &Args, identity: &Identity) -> Result<Router, String>
         delay: faults.deliver_delay.map(Duration::from_millis),
         fail: faults.fail_deliver.map(fail).transpose()?,
         lose_answers: AtomicU64::new(faults.lose_deliver_answers),
+        answer: faults.deliver_answer.clone().unwrap_or_else(|| json!({ "ok": true })),
     };
     let routes = Router::new()
         .route("/mailbox/api/messages", get(list).post(create))
@@ -159,7 +161,7 @@ async fn deliver(
         cut.cut();
     }
     match taken {
-        Ok(Taken::New) => Json(json!({ "ok": true })).into_response(),
+        Ok(Taken::New) => Json(&mailbox.answer).into_response(),
         Ok(Taken::Duplicate) => Json(json!({ "ok": true, "duplicate": true })).into_response(),
         Ok(Taken::Full) => problem(StatusCode::INSUFFICIENT_STORAGE, "full", "a demo mailbox holds no more"),
         Err(error) => not_kept(&error),

@@ -32,7 +32,7 @@ use super::args::{Args, VaultFaults};
 use super::guard::Guard;
 use super::{Identity, registration, say};
 
-pub(super) use self::verbs::{is_verb, run};
+pub(super) use self::verbs::follow;
 
 pub(super) const IDENTITY: Identity = Identity {
     short: "vault",

@@ -72,7 +72,7 @@ fn missing() -> Response {
 fn find(vault: &Vault, caller: &Caller, id: &str) -> Result<Option<Note>, StoreError> {
     let found = match vault.note(id)? {
         Some(note) => Some(note),
-        None => vault.notes(false, |note| note.path.as_deref() == Some(id))?.pop(),
+        None => vault.notes(false, 1, |note| note.path.as_deref() == Some(id))?.pop(),
     };
     Ok(found.filter(|note| note.is_within(caller.tags.as_deref())))
 }
@@ -93,7 +93,7 @@ fn list(asked: &Asked) -> Response {
         }
     };
     let tags = asked.caller.tags.as_deref();
-    match asked.vault.notes(query.newest_first, |note| note.is_within(tags) && query.wants(note)) {
+    match asked.vault.notes(query.newest_first, query.most(), |note| note.is_within(tags) && query.wants(note)) {
         Ok(found) => Json(query.page(found)).into_response(),
         Err(error) => store_failed(&error),
     }

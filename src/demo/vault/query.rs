@@ -84,6 +84,11 @@ impl Query {
             && self.dates.iter().all(|(name, bounds)| operators::stands(Some(&date(name)), bounds) == Ok(true))
     }
 
+    /// So many notes that are wanted have to be found for [`Self::page`].
+    pub(super) fn most(&self) -> usize {
+        if self.cursor.is_some() { usize::MAX } else { self.offset.saturating_add(self.limit) }
+    }
+
     /// The part of what was found that is answered.
     pub(super) fn page(&self, mut found: Vec<Note>) -> Value {
         let Some(cursor) = &self.cursor else {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -109,7 +109,9 @@ impl Vaults {
         // It appears with all it has: a server may look at any moment.
         let staged = folder.join(format!(".new-{name}-{}", std::process::id()));
         let disk = |error| VaultError::Disk { path: staged.clone(), error };
-        fs::create_dir_all(&staged).map_err(disk)?;
+        fs::create_dir_all(folder).map_err(disk)?;
+        // Triggers hold tokens.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&staged).map_err(disk)?;
         Vault::open(name, Some(&staged.join(DATABASE)))?;
         match fs::rename(&staged, &own) {
             Ok(()) => Ok(true),

@@ -6,6 +6,7 @@ mod answers;
 pub(super) mod asked;
 mod blobs;
 mod book;
+mod deliveries;
 mod flow;
 mod history;
 mod resources;
@@ -50,6 +51,9 @@ fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(book::show))
         .routes(routes!(tokens::list, tokens::mint))
         .routes(routes!(tokens::show, tokens::revoke))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::show, deliveries::discard))
+        .routes(routes!(deliveries::replay))
         .routes(routes!(openapi))
 }
 

@@ -53,6 +53,10 @@ pub const TABLE: &[(&str, &str, Right)] = &[
     ("POST", "/tokens", Right::Change),
     ("GET", "/tokens/{jti}", Right::Read),
     ("DELETE", "/tokens/{jti}", Right::Change),
+    ("GET", "/deliveries", Right::Read),
+    ("GET", "/deliveries/{id}", Right::Change),
+    ("POST", "/deliveries/{id}/replay", Right::Change),
+    ("DELETE", "/deliveries/{id}", Right::Change),
     ("GET", "/openapi.json", Right::Read),
 ];
 

@@ -157,6 +157,7 @@ pub(super) async fn revoke(
     _: Nothing,
 ) -> Result<Json<RevokedLine>, Refusal> {
     let jti = id(jti)?;
+    site.replace_first(&jti, &by).await;
     let revoked = work(&site, move |site| {
         site.authority.revoke(&jti, Some(&by), site.now()).map_err(|why| match why {
             Unrevoked::NotFound => none(),

@@ -1,5 +1,6 @@
 //! The paths of the older hub, whose modules and clients work here unchanged.
 
+mod catalog;
 mod modules;
 pub(super) mod tokens;
 mod well_known;

@@ -63,7 +63,8 @@ enum Focus {
 /// Its calls. Some need only to look; `door` of each says which.
 pub(super) fn router(site: &Site) -> Router<Site> {
     use axum::routing::{get, post, put};
-    let looks = Router::new().route("/api/modules", get(list));
+    let looks =
+        Router::new().route("/api/modules", get(list)).route("/api/connections/catalog", get(super::catalog::catalog));
     let changes = Router::new()
         .route("/api/modules/channel", put(channel))
         .route("/api/modules/operations/{id}", get(operation))

@@ -96,6 +96,7 @@ pub(super) async fn revoke(State(site): State<Site>, peer: Peer, request: Reques
         Ok(told) => told,
         Err(refusal) => return refusal.into_response(),
     };
+    site.replace_first(&jti, &by).await;
     let revoked = work(&site, move |site| {
         if jti.is_empty() || jti.len() > LONGEST_JTI {
             return Err(Refusal::bad_request("invalid_request", format!("jti has 1 to {LONGEST_JTI} characters")));

@@ -2,14 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::plan::{Action, Lending, Preparing, Unpreparing, Unwiring, Wiring, Withdrawing};
+use super::plan::{Action, Lending, Preparing, Rearming, Unpreparing, Unwiring, Wiring, Withdrawing};
 use super::record::{Record, Wired};
 use crate::kinds::service::apply::Outcome;
-use crate::kinds::trigger;
+use crate::kinds::{notes, trigger};
 use crate::model::id::Name;
 use crate::model::secret::Secret;
 use crate::model::unit::Millis;
 use crate::ports::bearers::{Minted, Wanted};
+use crate::ports::deliveries::Found;
 use crate::ports::peers::{Call, Method, Reply};
 use crate::ports::{Hand, PortError};
 
@@ -22,6 +23,7 @@ pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
         Action::Accept => return Outcome::Changed(None),
         Action::Wire(wiring) => wire(hand, wiring).await,
         Action::Unwire(unwiring) => unwire(hand, unwiring).await,
+        Action::Rearm(rearming) => rearm(hand, name, rearming).await,
         Action::Prepare(preparing) => prepare(hand, preparing).await,
         Action::Unprepare(unpreparing) => unprepare(hand, unpreparing).await,
         Action::Lend(lending) => lend(hand, lending).await,
@@ -84,6 +86,30 @@ async fn unwire(hand: &Hand<'_>, unwiring: &Unwiring) -> Done {
         true => Ok(then.clone()),
         false => Err(failed(&place.at.to_string(), &reply)),
     }
+}
+
+/// First the hub has the event, then its note is marked as sent: what is done twice by that has the same key twice.
+async fn rearm(hand: &Hand<'_>, name: &Name, rearming: &Rearming) -> Done {
+    let Rearming { place, port, event, durable, notes } = rearming;
+    let (scope, audience, pins) = place.at.admin();
+    let bearer = hand.bearers().brief(&scope, &audience, &pins)?;
+    for note in notes {
+        let answer = match durable {
+            false => hand.peers().call(notes::again(*port, &place.at, &bearer, &note.id, &place.trigger)).await?,
+            true => {
+                let whole = hand.peers().call(notes::one(*port, &place.at, &bearer, &note.id)).await?;
+                // Deleted meanwhile, or sent after all.
+                let Some(body) = notes::event_of(&whole, &place.trigger, event) else { continue };
+                hand.deliveries().take_in(name, &Found { body: Secret::new(body.to_string()) })?;
+                let now = hand.clock().wall();
+                hand.peers().call(notes::sent(*port, &place.at, &bearer, &note.id, &place.trigger, now)).await?
+            }
+        };
+        if !answer.is_success() && answer.status != 404 {
+            return Err(failed(&place.at.to_string(), &answer));
+        }
+    }
+    Ok(None)
 }
 
 fn call(method: Method, port: u16, path: &str, bearer: Secret, body: Option<&Value>) -> Call {

@@ -292,7 +292,7 @@ fn prepare(
 }
 
 /// Every text in a value, filled.
-fn filled(value: &Value, fill: &dyn Fn(&str) -> String) -> Value {
+fn filled(value: &Value, fill: &impl Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => Value::String(fill(text)),
         Value::Array(items) => items.iter().map(|item| filled(item, fill)).collect(),

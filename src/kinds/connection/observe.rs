@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::inputs::{Inputs, Unusable};
 use super::plan::{AtSink, Stuck};
+use super::record::Place;
 use crate::kinds::trigger::{Address, Vault};
 use crate::model::id::Name;
 use crate::ports::bearers::Holdings;
@@ -19,6 +20,10 @@ pub struct Seen {
     pub inputs: BTreeMap<Name, Result<Inputs, Unusable>>,
     /// What the hub is told of connections that are owned, and that no document declares at this moment.
     pub kept: BTreeMap<Name, Wiring>,
+    /// Every trigger that they want now, and whose it is.
+    pub wished: BTreeMap<Place, Name>,
+    /// Services that are declared or owned.
+    pub services: BTreeSet<Name>,
     /// What each vault that matters says.
     pub vaults: BTreeMap<Address, Vault>,
     /// Tokens, or why nothing is known of them.
@@ -31,6 +36,8 @@ pub struct Seen {
     pub stuck: BTreeMap<Name, Stuck>,
     /// The commands that make and remove each vault, or why there is none.
     pub commands: BTreeMap<Name, Commands>,
+    /// This process has only begun to look: a vault may not know our keys yet.
+    pub young: bool,
     /// Connections that are to get another token.
     pub renew: BTreeSet<Name>,
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::inputs::{Inputs, Lend, Prepare, Unusable, Wire};
 use super::record::{Place, Prepared, Record};
 use crate::kinds::intent::{self, Trouble};
+use crate::kinds::notes::StuckNote;
 use crate::kinds::standing::Standing;
 use crate::kinds::trigger::{Address, Seen, Vault};
 use crate::model::condition::Reason;
@@ -36,6 +37,8 @@ pub enum Action {
     Prepare(Box<Preparing>),
     /// And that it is no longer needed.
     Unprepare(Box<Unpreparing>),
+    /// Events that never arrived are brought on their way again.
+    Rearm(Box<Rearming>),
     /// A module gets its token.
     Lend(Box<Lending>),
     /// And hears that it is taken back.
@@ -68,6 +71,17 @@ pub struct Unwiring {
     pub port: Option<u16>,
     /// What the ledger holds afterwards; `None` when it holds nothing of it.
     pub then: Option<Record>,
+}
+
+/// See [`Action::Rearm`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rearming {
+    pub place: Place,
+    pub port: u16,
+    pub event: String,
+    /// The hub takes them from the vault itself; else the vault sends them again.
+    pub durable: bool,
+    pub notes: Vec<StuckNote>,
 }
 
 /// See [`Action::Prepare`].
@@ -116,6 +130,7 @@ impl Action {
             Self::Unwire(_) => "unwire",
             Self::Prepare(_) => "prepare",
             Self::Unprepare(_) => "unprepare",
+            Self::Rearm(_) => "rearm",
             Self::Lend(_) => "lend",
             Self::Withdraw(_) => "withdraw",
             Self::Revoke { .. } => "revoke",
@@ -160,11 +175,13 @@ pub enum AtSink {
 }
 
 /// Notes at the vault whose event never arrived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stuck {
     pub notes: u64,
     /// There may be more.
     pub more: bool,
+    /// The first of those that are to be brought on their way again.
+    pub ripe: Vec<StuckNote>,
 }
 
 /// Everything that is known of one.
@@ -184,18 +201,25 @@ pub struct View<'a> {
     pub vaults: &'a BTreeMap<Address, Vault>,
     /// The ports of services.
     pub ports: &'a BTreeMap<Name, u16>,
-    /// Whether a service is declared or owned.
-    pub known: &'a dyn Fn(&Name) -> bool,
-    /// The other declared connection that wants this trigger.
-    pub heir: &'a dyn Fn(&Place) -> Option<Name>,
+    /// Services that are declared or owned.
+    pub services: &'a BTreeSet<Name>,
+    /// Every trigger that a declared connection wants now, and whose it is.
+    pub wished: &'a BTreeMap<Place, Name>,
     pub at_sink: &'a AtSink,
     pub holdings: Result<&'a Holdings, &'a str>,
     pub tally: Option<&'a Tally>,
-    pub stuck: Stuck,
+    pub stuck: Option<&'a Stuck>,
     pub hub: &'a hub::Standing,
+    /// The service of its vault is not to run, or cannot.
+    pub stays_away: bool,
     /// A person asked for another token.
     pub renew: bool,
     pub now: Timestamp,
+}
+
+/// The other declared connection that wants this trigger.
+fn heir<'a>(view: &View<'a>, place: &Place) -> Option<&'a Name> {
+    view.wished.get(place).filter(|name| *name != view.name)
 }
 
 /// Decides.
@@ -333,6 +357,9 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
     if steps.iter().any(|step| step.action.mints()) {
         steps.extend(excess(view.record, tokens));
     }
+    if steps.is_empty() && view.suspended.is_none() {
+        steps.extend(inputs.wire.as_ref().and_then(|wire| rearm(view, inputs, wire)));
+    }
     if view.changed && !steps.iter().any(|step| step.action.claim().is_some()) {
         let reason = if view.owned { Reason::Changed } else { Reason::Absent };
         steps.push(step(Action::Accept, reason, Cause::Intent, "settings"));
@@ -396,7 +423,13 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
     });
     let ready = |standing: Standing| Standing { started: true, ready: true, ..standing };
     let Some((reason, cause, detail)) = finding else {
-        return Outcome { standing: ready(well(view, inputs, &place)), step: None, gate: None };
+        let standing = match vault {
+            Vault::Present(_) => ready(well(view, inputs, &place)),
+            // It was there when it was last looked at.
+            Vault::Unknown(why) => unreachable(view, at, why),
+            Vault::Absent => Standing::down(Reason::VaultMissing, format!("there is no {at}")),
+        };
+        return Outcome { standing, step: None, gate: None };
     };
     let mut claim = record.clone();
     claim.triggers.insert(place.clone());
@@ -424,11 +457,16 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
             Outcome { standing: Standing::down(Reason::VaultMissing, message), step: Some(step), gate }
         }
         Vault::Unknown(why) => {
-            let message = format!("{at}: {why}");
-            let standing = Standing::down(Reason::DependencyNotReady, message.clone());
-            Outcome { standing, step: Some(step), gate: Some(message) }
+            let standing = unreachable(view, at, why);
+            Outcome { gate: Some(standing.message.clone()), standing, step: Some(step) }
         }
     }
+}
+
+/// Nothing can be said before the vault answers. Whether that is to be hoped for, its service says.
+fn unreachable(view: &View<'_>, at: &Address, why: &str) -> Standing {
+    let standing = Standing::down(Reason::DependencyNotReady, format!("{at}: {why}"));
+    Standing { doomed: view.stays_away, ..standing }
 }
 
 /// What somebody else did to it.
@@ -474,9 +512,9 @@ fn well(view: &View<'_>, inputs: &Inputs, place: &Place) -> Standing {
             parts.push("no more events are accepted before some are delivered".to_owned());
         }
     }
-    if view.stuck.notes > 0 {
-        let more = if view.stuck.more { "at least " } else { "" };
-        parts.push(format!("{more}{} at the vault whose event never arrived", count(view.stuck.notes, "note")));
+    if let Some(stuck) = view.stuck.filter(|stuck| stuck.notes > 0) {
+        let more = if stuck.more { "at least " } else { "" };
+        parts.push(format!("{more}{} at the vault whose event never arrived", count(stuck.notes, "note")));
         reason = if reason == Reason::Wired { Reason::StuckNotes } else { reason };
     }
     match view.hub {
@@ -488,6 +526,24 @@ fn well(view: &View<'_>, inputs: &Inputs, place: &Place) -> Standing {
         hub::Standing::Starting | hub::Standing::Serving(_) => {}
     }
     Standing::down(reason, parts.join("; "))
+}
+
+/// Events that never arrived, if they are to be brought on their way again.
+fn rearm(view: &View<'_>, inputs: &Inputs, wire: &Wire) -> Option<Wanted> {
+    let stuck = view.stuck.filter(|stuck| !stuck.ripe.is_empty())?;
+    // Without a hub they would be stuck again.
+    if !matches!(view.hub, hub::Standing::Serving(_)) || view.tally.is_some_and(|tally| tally.full) {
+        return None;
+    }
+    let rearming = Rearming {
+        place: place(inputs, wire),
+        port: inputs.vault_port,
+        event: wire.trigger.events.first().cloned().unwrap_or_default(),
+        durable: inputs.wiring.is_some(),
+        notes: stuck.ripe.clone(),
+    };
+    let detail = format!("{} whose event never arrived", count(stuck.notes, "note"));
+    Some(step(Action::Rearm(Box::new(rearming)), Reason::StuckNotes, Cause::Drift, detail))
 }
 
 /// What the sink must know, if it has to be told.
@@ -575,11 +631,11 @@ fn lent(view: &View<'_>, inputs: &Inputs, lend: &Lend, tokens: &Tokens<'_>, reco
 
 /// One trigger is taken away, unless another connection goes on with it.
 fn unwire(view: &View<'_>, place: Place, record: &mut Record, reason: Reason) -> Option<Wanted> {
-    let reachable = (view.known)(&place.at.service);
+    let reachable = view.services.contains(&place.at.service);
     let port = view.ports.get(&place.at.service).copied().filter(|_| reachable);
     record.triggers.remove(&place);
     record.wired.take_if(|wired| wired.place == place);
-    let heir = (view.heir)(&place);
+    let heir = heir(view, &place);
     let detail = match (&heir, reachable) {
         (Some(heir), _) => format!("{} at {} is Connection/{heir}'s from now on", place.trigger, place.at),
         (None, true) => format!("{} at {}", place.trigger, place.at),
@@ -591,7 +647,7 @@ fn unwire(view: &View<'_>, place: Place, record: &mut Record, reason: Reason) ->
 }
 
 fn withdraw(view: &View<'_>, lent: super::record::Lent, then: &Record, reason: Reason) -> Wanted {
-    let port = view.ports.get(&lent.service).copied().filter(|_| (view.known)(&lent.service));
+    let port = view.ports.get(&lent.service).copied().filter(|_| view.services.contains(&lent.service));
     let detail = format!("{} from Service/{}", lent.scope, lent.service);
     let action = Withdrawing { lent, connection: view.name.clone(), port, then: then.clone() };
     step(Action::Withdraw(Box::new(action)), reason, Cause::Intent, detail)
@@ -602,7 +658,7 @@ fn unprepare(view: &View<'_>, record: &mut Record, reason: Reason) -> Vec<Wanted
     let mut steps = Vec::new();
     while !record.obsolete.is_empty() {
         let old = record.obsolete.remove(0);
-        let port = view.ports.get(&old.service).copied().filter(|_| (view.known)(&old.service));
+        let port = view.ports.get(&old.service).copied().filter(|_| view.services.contains(&old.service));
         let detail = format!("{} at Service/{}", old.remove.as_deref().unwrap_or("nothing"), old.service);
         let action = Unpreparing { prepared: old, port, then: record.clone() };
         steps.push(step(Action::Unprepare(Box::new(action)), reason, Cause::Intent, detail));
@@ -642,7 +698,7 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
                 return Intent::rest(Standing::down(Reason::NotDeclared, message));
             }
             // Its service may answer again; until then nobody can say that the trigger is gone.
-            Some(Vault::Unknown(why)) if (view.known)(&place.at.service) => {
+            Some(Vault::Unknown(why)) if view.services.contains(&place.at.service) => {
                 unreachable = Some(format!("{}: {why}", place.at));
             }
             _ => steps.extend(unwire(view, place, &mut record, Reason::NotDeclared)),
@@ -670,7 +726,7 @@ fn hands_over(view: &View<'_>, place: &Place, vault: &Vault) -> bool {
     let still = |wired: &super::record::Wired| match vault {
         Vault::Present(all) => all.get(&place.trigger).is_some_and(|seen| seen.updated_at == wired.updated_at),
         Vault::Absent => false,
-        Vault::Unknown(_) => (view.known)(&place.at.service),
+        Vault::Unknown(_) => view.services.contains(&place.at.service),
     };
-    (view.heir)(place).is_some() && ours.is_some_and(still)
+    heir(view, place).is_some() && ours.is_some_and(still)
 }

@@ -3,11 +3,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::accepts::Accepts;
 use super::module::Module;
 use super::spec::ServiceSpec;
+use crate::ports::hub::Declared;
 
 /// The way to provision an action that there is: a trigger at a vault.
 pub const VAULT_TRIGGER: &str = "vault-trigger";
@@ -64,7 +65,7 @@ pub struct ActionSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
-pub struct CredentialSpec {
+pub struct CredentialNeed {
     /// What it is called.
     #[schemars(regex(pattern = r"^\S+$"), extend("errorMessage" = KEY))]
     pub key: String,
@@ -153,7 +154,7 @@ impl ActionSpec {
     }
 }
 
-impl CredentialSpec {
+impl CredentialNeed {
     pub fn title(&self) -> &str {
         self.title.as_deref().unwrap_or(&self.key)
     }
@@ -176,7 +177,7 @@ pub struct Declarations<'a> {
     pub module: &'a str,
     pub events: &'a [EventSpec],
     pub actions: &'a [ActionSpec],
-    pub credentials: &'a [CredentialSpec],
+    pub credentials: &'a [CredentialNeed],
     pub templates: &'a [TemplateSpec],
 }
 
@@ -209,7 +210,32 @@ impl<'a> Declarations<'a> {
         self.actions.iter().find(|action| action.key == key)
     }
 
-    pub fn credential(&self, key: &str) -> Option<&'a CredentialSpec> {
+    /// For lists, in the shape of the older hub.
+    pub fn listed(&self) -> Declared {
+        let module = self.module;
+        let schema = |schema: &Option<Accepts>| schema.as_ref().map(|schema| schema.schema().clone());
+        let events = self.events.iter().map(|event| {
+            let filter = schema(&event.filter_schema);
+            json!({ "module": module, "key": event.key, "title": event.title(), "filterSchema": filter })
+        });
+        let actions = self.actions.iter().map(|action| {
+            let (input, provision) = (schema(&action.input_schema), &action.provision);
+            json!({ "module": module, "key": action.key, "title": action.title(), "inputSchema": input, "provision": provision })
+        });
+        let credentials = self.credentials.iter().map(|credential| {
+            let CredentialNeed { key, description, scope, endpoint, .. } = credential;
+            let title = credential.title();
+            json!({ "module": module, "key": key, "title": title, "description": description, "scope": scope, "endpoint": endpoint })
+        });
+        Declared {
+            events: events.collect(),
+            actions: actions.collect(),
+            credentials: credentials.collect(),
+            templates: self.templates.iter().map(|template| json!(template)).collect(),
+        }
+    }
+
+    pub fn credential(&self, key: &str) -> Option<&'a CredentialNeed> {
         self.credentials.iter().find(|credential| credential.key == key)
     }
 }
@@ -228,7 +254,7 @@ pub fn flaws(
     name: &str,
     events: &[EventSpec],
     actions: &[ActionSpec],
-    credentials: &[CredentialSpec],
+    credentials: &[CredentialNeed],
     templates: &[TemplateSpec],
 ) -> Vec<Flaw> {
     let mut flaws = Vec::new();

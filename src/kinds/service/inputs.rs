@@ -169,6 +169,10 @@ pub fn resolve(setting: &Setting<'_>, found: &Found, key: &[u8; 32]) -> Inputs {
         part(format!("hub.{name}"), &value);
         set(name, &value);
     }
+    // It follows from the origins, and is digested with them: where modules fetch the hub's keys without leaving this machine.
+    if let Some(near) = setting.origins.split(',').find(|origin| origin.starts_with("http://127.0.0.1:")) {
+        set("PARACHUTE_HUB_LOOPBACK", near);
+    }
     for (name, value) in &found.file_env {
         part(format!("envFile.{name}"), value);
         set(name, value);

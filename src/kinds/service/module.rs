@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::declares::{ActionSpec, CredentialSpec, EventSpec, TemplateSpec, flaws};
+use super::declares::{ActionSpec, CredentialNeed, EventSpec, TemplateSpec, flaws};
 use crate::document::compose::compose;
 use crate::document::node::{Node, descend};
 use crate::document::schema::Checker;
@@ -41,7 +41,7 @@ pub struct Module {
     pub scopes: Vec<String>,
     pub events: Vec<EventSpec>,
     pub actions: Vec<ActionSpec>,
-    pub credentials: Vec<CredentialSpec>,
+    pub credentials: Vec<CredentialNeed>,
     /// Connections that it proposes.
     pub templates: Vec<TemplateSpec>,
     /// The file it was read from.
@@ -96,7 +96,7 @@ struct Manifest {
     #[serde(default)]
     actions: Vec<ActionSpec>,
     #[serde(default)]
-    credentials: Vec<CredentialSpec>,
+    credentials: Vec<CredentialNeed>,
     #[serde(default)]
     connection_templates: Vec<TemplateSpec>,
 }
@@ -118,7 +118,7 @@ static CHECKER: LazyLock<Checker> = LazyLock::new(|| {
 fn loosen(schema: &mut Value) {
     let shapes = schema.get_mut("$defs").and_then(Value::as_object_mut);
     let declared =
-        |(name, _): &(&String, &mut Value)| ["EventSpec", "ActionSpec", "CredentialSpec"].contains(&name.as_str());
+        |(name, _): &(&String, &mut Value)| ["EventSpec", "ActionSpec", "CredentialNeed"].contains(&name.as_str());
     for shape in shapes.into_iter().flatten().filter(declared).filter_map(|(_, shape)| shape.as_object_mut()) {
         shape.remove("additionalProperties");
         if let Some(Value::Array(required)) = shape.get_mut("required") {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::declares::{ActionSpec, CredentialSpec, EventSpec};
+use super::declares::{ActionSpec, CredentialNeed, EventSpec};
 use super::schedule::ScheduleSpec;
 use crate::kinds::secret::SecretRef;
 use crate::kinds::suspend::Suspend;
@@ -95,7 +95,7 @@ pub struct ServiceSpec {
     /// What the program does when a connection asks it to. With `module`, its module.json says it.
     pub actions: Vec<ActionSpec>,
     /// The tokens for vaults that the program wants to have. With `module`, its module.json says it.
-    pub credentials: Vec<CredentialSpec>,
+    pub credentials: Vec<CredentialNeed>,
 }
 
 /// The name of an environment variable.
