@@ -32,7 +32,9 @@ const fn refusing(what: &'static str, act: fn(&mut Scene<'_>)) -> Step {
 
 fn begin(scene: &mut Scene<'_>) {
     scene.begin();
-    scene.story.write("v-default.yaml", &vault("default", "vault", "Retain"));
+    for name in ["default", "lab"] {
+        scene.story.write(&format!("v-{name}.yaml"), &vault(name, "vault", "Retain"));
+    }
     scene.declare(Tie::new("inbox", "default"));
 }
 
