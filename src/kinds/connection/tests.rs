@@ -58,7 +58,8 @@ fn channel(name: &str) -> Value {
 }
 
 fn credential() -> ConnectionSpec {
-    let wish = json!({ "credential": { "service": "scribe", "key": "notes", "vaultService": "vault", "vault": "default" } });
+    let wish =
+        json!({ "credential": { "service": "scribe", "key": "notes", "vaultService": "vault", "vault": "default" } });
     serde_json::from_value(wish).expect("a spec")
 }
 
@@ -380,11 +381,11 @@ fn tokens_of_others_are_none_of_its_business() {
     case.token(&Wanted { client: "connection/other".to_owned(), ..bearer });
     assert!(case.steps().is_empty());
     case.leave();
-    let revoked: Vec<_> = case.plan().steps.into_iter().filter_map(|step| match step.action {
+    let revoked = case.plan().steps.into_iter().filter_map(|step| match step.action {
         Action::Revoke { jtis } => Some(jtis),
         _ => None,
     });
-    assert_eq!(revoked.collect::<Vec<_>>(), [["j1"]]);
+    assert_eq!(revoked.collect::<Vec<Vec<String>>>(), [["j1"]]);
 }
 
 #[test]
@@ -405,9 +406,12 @@ fn a_trigger_of_others_is_left_alone() {
     let hub = name("home");
     let ours = trigger::name(&hub, "default", &name("inbox"));
     assert_eq!(trigger::owner(&hub, "default", &ours), Some(name("inbox")));
-    for (hub, vault, trigger) in
-        [("other", "default", ours.as_str()), ("home", "lab", &ours), ("home", "default", "conn_inbox"), ("home", "default", "conn_inbox_tu00000000")]
-    {
+    for (hub, vault, trigger) in [
+        ("other", "default", ours.as_str()),
+        ("home", "lab", &ours),
+        ("home", "default", "conn_inbox"),
+        ("home", "default", "conn_inbox_tu00000000"),
+    ] {
         assert_eq!(trigger::owner(&name(hub), vault, trigger), None, "{hub} {vault} {trigger}");
     }
 }
@@ -444,7 +448,11 @@ fn another_vault_gets_it_first_and_then_the_old_one_loses_it() {
     let intent = case.plan();
     assert_eq!(case.steps(), ["wire Changed"]);
     let claim = intent.steps[0].action.claim().expect("a claim");
-    assert_eq!((claim.triggers.len(), claim.wired.is_some()), (2, true), "both places are noted before anything is done");
+    assert_eq!(
+        (claim.triggers.len(), claim.wired.is_some()),
+        (2, true),
+        "both places are noted before anything is done"
+    );
     let (record, holdings) = (case.record.clone(), case.holdings.clone());
     case.stand();
     case.record.triggers.extend(record.triggers);
@@ -502,7 +510,9 @@ fn when_it_goes_and_its_vault_does_not_answer_its_tokens_go_and_it_waits() {
     // Nobody will ever answer.
     case.gone = true;
     let intent = case.plan();
-    assert!(matches!(&intent.steps[..], [step] if matches!(&step.action, Action::Unwire(unwiring) if unwiring.port.is_none())));
+    assert!(
+        matches!(&intent.steps[..], [step] if matches!(&step.action, Action::Unwire(unwiring) if unwiring.port.is_none()))
+    );
 }
 
 #[test]
@@ -520,7 +530,10 @@ fn a_trigger_that_another_connection_goes_on_with_is_handed_over() {
     case.answers("default", Vault::Present(all));
     assert_eq!(case.steps(), ["unwire NotDeclared", "revoke NotDeclared"]);
     let intent = case.plan();
-    assert!(matches!(&intent.steps[0].action, Action::Unwire(unwiring) if unwiring.port.is_none()), "it is not removed");
+    assert!(
+        matches!(&intent.steps[0].action, Action::Unwire(unwiring) if unwiring.port.is_none()),
+        "it is not removed"
+    );
 }
 
 #[test]
@@ -632,9 +645,16 @@ fn access_is_lent_renewed_and_withdrawn() {
 
 #[test]
 fn what_cannot_be_put_together_is_said_where_it_stands() {
-    let sink = |action| SinkEnd { port: Some(2003), space: "mailbox", mount: Some(("/mailbox", false)), action, credential: None };
+    let sink = |action| SinkEnd {
+        port: Some(2003),
+        space: "mailbox",
+        mount: Some(("/mailbox", false)),
+        action,
+        credential: None,
+    };
     let (hub, action) = (name("home"), Some(("/api/inbound", "mailbox:send")));
-    let good = Ends { hub: Some(&hub), base: Some("http://127.0.0.1:1939"), vault_port: Some(2001), sink: Some(sink(action)) };
+    let good =
+        Ends { hub: Some(&hub), base: Some("http://127.0.0.1:1939"), vault_port: Some(2001), sink: Some(sink(action)) };
     let plain = json!({});
     let cases = [
         (&plain, Ends { vault_port: None, ..good.clone() }, "/spec/source/service"),
