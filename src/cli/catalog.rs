@@ -36,7 +36,7 @@ impl What {
 
     /// What a word asks for; a resource of that name is asked for as `kind/name`.
     pub fn of(target: &Target) -> Option<Self> {
-        let Target::Name(name) = target else { return None };
+        let (Target::Name(name) | Target::Word(_, name)) = target else { return None };
         let is = |what: &Self| what.as_str() == name.as_str() || what.as_str().strip_suffix('s') == Some(name.as_str());
         Self::ALL.into_iter().find(is)
     }

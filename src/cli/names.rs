@@ -26,6 +26,8 @@ pub enum Target {
     Id(ResourceId),
     /// The resource with this name, whatever its kind.
     Name(Name),
+    /// A word that is a kind, and may be a name as well: a service is often called `vault`.
+    Word(KindName, Name),
 }
 
 impl FromStr for Target {
@@ -33,8 +35,12 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, BadResourceId> {
         if text.contains('/') {
             text.parse().map(Self::Id)
-        } else if let Ok(kind) = text.parse() {
-            Ok(Self::Kind(kind))
+        } else if let Ok(kind) = text.parse::<KindName>() {
+            let is_both = text.eq_ignore_ascii_case(kind.as_str());
+            Ok(match Name::new(text) {
+                Ok(name) if is_both => Self::Word(kind, name),
+                _ => Self::Kind(kind),
+            })
         } else {
             Ok(Self::Name(Name::new(text)?))
         }
@@ -46,7 +52,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::Kind(kind) => kind.fmt(f),
             Self::Id(id) => id.fmt(f),
-            Self::Name(name) => name.fmt(f),
+            Self::Name(name) | Self::Word(_, name) => name.fmt(f),
         }
     }
 }
@@ -57,6 +63,7 @@ impl Target {
             Self::Kind(kind) => line.kind == *kind,
             Self::Id(id) => line.kind == id.kind && line.name == id.name,
             Self::Name(name) => line.name == *name,
+            Self::Word(kind, name) => line.kind == *kind || line.name == *name,
         }
     }
 
@@ -66,7 +73,7 @@ impl Target {
     /// When it names a resource of another kind.
     pub fn service(&self) -> Result<Name, Failure> {
         match self {
-            Self::Name(name) => Ok(name.clone()),
+            Self::Name(name) | Self::Word(_, name) => Ok(name.clone()),
             Self::Id(id) if id.kind == KindName::Service => Ok(id.name.clone()),
             Self::Kind(kind) => {
                 Name::new(&kind.as_str().to_ascii_lowercase()).map_err(|bad| Failure::new(Exit::Usage, bad.to_string()))
@@ -83,7 +90,7 @@ impl Target {
 /// When a target names a resource that is not there.
 pub fn select(all: Vec<ResourceLine>, targets: &[Target]) -> Result<Vec<ResourceLine>, Failure> {
     for target in targets {
-        if !matches!(target, Target::Kind(_)) && !all.iter().any(|line| target.matches(line)) {
+        if !matches!(target, Target::Kind(_) | Target::Word(..)) && !all.iter().any(|line| target.matches(line)) {
             return Err(missing(&all, target));
         }
     }
@@ -101,7 +108,12 @@ pub fn one(all: &[ResourceLine], target: &Target) -> Result<ResourceId, Failure>
     {
         return Ok(id.clone());
     }
-    let ids: Vec<ResourceId> = all.iter().filter(|line| target.matches(line)).map(id_of).collect();
+    let mut ids: Vec<ResourceId> = all.iter().filter(|line| target.matches(line)).map(id_of).collect();
+    if let Target::Word(_, name) = target
+        && ids.iter().any(|id| id.name == *name)
+    {
+        ids.retain(|id| id.name == *name);
+    }
     match ids.as_slice() {
         [id] => Ok(id.clone()),
         [] => Err(missing(all, target)),
@@ -297,11 +309,14 @@ mod tests {
     fn a_word_is_a_kind_a_resource_or_a_name() {
         let parse = |text: &str| text.parse::<Target>();
         assert_eq!(parse("services").expect("kind"), Target::Kind(KindName::Service));
-        assert_eq!(parse("hub").expect("kind"), Target::Kind(KindName::Hub));
+        let hub = Name::new("hub").expect("a name");
+        assert_eq!(parse("hub").expect("both"), Target::Word(KindName::Hub, hub));
         let vault = Name::new("vault").expect("a name");
         assert_eq!(parse("service/vault").expect("id"), Target::Id(ResourceId::service(&vault)));
-        assert_eq!(parse("vault").expect("name"), Target::Name(vault));
-        assert!(parse("Vault").is_err());
+        assert_eq!(parse("vault").expect("both"), Target::Word(KindName::Vault, vault));
+        assert_eq!(parse("Vault").expect("kind"), Target::Kind(KindName::Vault));
+        let clerk = Name::new("clerk").expect("a name");
+        assert_eq!(parse("clerk").expect("name"), Target::Name(clerk));
         assert!(parse("service/").is_err());
         assert!(parse("widget/x").is_err());
     }

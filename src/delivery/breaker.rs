@@ -37,6 +37,8 @@ struct Open {
     tried: u32,
     /// The one event is under way.
     probing: bool,
+    /// The sink itself wants to be left in peace.
+    asked: bool,
 }
 
 impl Breaker {
@@ -75,10 +77,12 @@ impl Breaker {
 
     pub fn heard(&mut self, what: Heard, now: Tick, roll: u64) {
         match what {
+            // What was sent before it asked is no reason to come sooner.
+            Heard::Works if self.open.is_some_and(|open| open.asked && !open.probing && now < open.until) => {}
             Heard::Works => *self = Self::default(),
             Heard::Asks(span) => {
                 let until = now + span;
-                self.open = Some(Open { until, tried: 0, probing: false });
+                self.open = Some(Open { until, tried: 0, probing: false, asked: true });
             }
             Heard::Fails | Heard::Unreached => {
                 self.failures = self.failures.saturating_add(1);
@@ -91,7 +95,7 @@ impl Breaker {
                 };
                 let longest = if what == Heard::Unreached { LONGEST_UNREACHED } else { LONGEST };
                 let until = now + backoff::doubled(FIRST, tried, longest, roll);
-                self.open = Some(Open { until, tried, probing: false });
+                self.open = Some(Open { until, tried, probing: false, asked: false });
             }
         }
     }
@@ -142,6 +146,7 @@ mod tests {
     fn a_sink_that_asks_for_peace_gets_it_at_once() {
         let mut breaker = Breaker::default();
         breaker.heard(Heard::Asks(Millis(3_000)), Tick(10), 0);
+        breaker.heard(Heard::Works, Tick(20), 0);
         assert!(!breaker.lets(Tick(3_009)) && breaker.lets(Tick(3_010)));
     }
 }

@@ -271,6 +271,10 @@ impl<'a> Look<'a> {
         let here = |part: &&Part<'_>| part.version.spec.as_vault().is_some_and(|spec| spec.service == *service);
         let Some(other) = all.first().filter(|_| !all.iter().any(here)) else { return };
         let Some(spec) = other.version.spec.as_vault() else { return };
+        // A Vault of a service that is not there is wrong itself, and that is told.
+        if !self.by_id.contains_key(&ResourceId::service(&spec.service)) {
+            return;
+        }
         let message = format!("{} is declared for Service/{}, and not for Service/{service}", other.id, spec.service);
         let problem = Problem::error(Code::OtherVault, self.at(pointer), message)
             .warning()

@@ -1,4 +1,4 @@
-//! The pretend deliveries: a queue that outlives us, and a worker that does not. Every look delivers one event of each connection that is let.
+//! The pretend deliveries: a queue that outlives us, and a worker that does not. It delivers whatever the hub knows where to bring.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,8 +39,7 @@ impl Queue {
         for (name, tally) in &mut self.tallies {
             let open = wish.connections.get(name).is_some_and(|wiring| !wiring.suspended);
             if tally.waiting > 0 && open && !self.stuck.contains(name) {
-                tally.waiting -= 1;
-                tally.delivered += 1;
+                tally.delivered += std::mem::take(&mut tally.waiting);
             }
             if tally.waiting == 0 {
                 tally.oldest = None;

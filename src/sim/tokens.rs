@@ -13,7 +13,8 @@ use crate::ports::PortError;
 use crate::ports::bearers::{BRIEF_SECONDS, Bearers, Holdings, LIFE_SECONDS, Minted, SUBJECT, Wanted};
 use crate::ports::tokens::{Stripped, TokenRow, Via};
 
-/// So many live tokens a connection has at most at any moment: the one in use, the next one, and one for its sink.
+/// So many live tokens a connection has at most at any moment: the one in use, what an attempt left, and the next one. With one for its
+/// sink or for a module it has one more.
 const MOST_LIVE: usize = 3;
 
 /// What a token says. A pretend token is this as text: nobody forges one here.
@@ -38,8 +39,6 @@ pub struct Tokens {
     keys: Vec<String>,
     pub rows: BTreeMap<String, TokenRow>,
     made: u64,
-    /// Connections that people give so many versions in a row that the usual number of live tokens is no measure.
-    pub restless: BTreeSet<String>,
 }
 
 impl Tokens {
@@ -170,11 +169,15 @@ impl Tokens {
 
     /// Clients with more live tokens than there is a reason for.
     fn too_many(&self, now: Timestamp) -> Option<String> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for row in self.live(now).filter(|row| row.subject == SUBJECT && !self.restless.contains(&row.client)) {
-            *counts.entry(&row.client).or_default() += 1;
+        let mut counts: BTreeMap<&str, (usize, BTreeSet<bool>)> = BTreeMap::new();
+        for row in self.live(now).filter(|row| row.subject == SUBJECT) {
+            let (count, kinds) = counts.entry(&row.client).or_default();
+            *count += 1;
+            kinds.insert(row.vault_scope.is_empty());
         }
-        counts.into_iter().find(|(_, count)| *count > MOST_LIVE).map(|(who, count)| format!("{count} tokens of {who}"))
+        let most = |kinds: &BTreeSet<bool>| MOST_LIVE + kinds.len() - 1;
+        let (who, (count, _)) = counts.into_iter().find(|(_, (count, kinds))| *count > most(kinds))?;
+        Some(format!("{count} live tokens of {who}"))
     }
 }
 

@@ -401,7 +401,13 @@ impl Earth {
         }
     }
 
+    /// What a sink does late stays there, when its connection is gone: nothing says whose it is.
     fn mood(&mut self, call: &Call) -> Option<Mood> {
+        let late = |mood: &Mood| matches!(mood, Mood::Twice | Mood::Late) && !call.path.starts_with("/vault/");
+        self.any_mood(call).filter(|mood| !late(mood))
+    }
+
+    fn any_mood(&mut self, call: &Call) -> Option<Mood> {
         if call.method == Method::Get && self.town.moods.front().is_some_and(|mood| !matches!(mood, Mood::Deaf)) {
             return None;
         }

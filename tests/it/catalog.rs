@@ -103,7 +103,9 @@ fn clients_of_the_older_hub_find_the_catalog_where_it_was() {
         send(port, request.body(Full::default()).expect("a request"))
     };
     wait_until("the hub", || ask("none").is_ok_and(|reply| reply.status == 401));
-    let token = fs::read_to_string(stage.path(".trueup/home/operator.token")).expect("the operator's token");
+    let file = stage.path(".trueup/home/operator.token");
+    wait_until("the operator's token", || fs::read_to_string(&file).is_ok_and(|token| !token.is_empty()));
+    let token = fs::read_to_string(&file).expect("the operator's token");
     wait_until("the module", || {
         ask(token.trim()).is_ok_and(|reply| reply.json()["actions"].as_array().is_some_and(|all| all.len() == 2))
     });

@@ -302,10 +302,13 @@ fn life(seed: u64, dir: &Path) -> Result<u64, String> {
             _ => scene.story.pass(days(roll(40))),
         }
         let mood = [Mood::Lost, Mood::Twice, Mood::Late, Mood::Garbled, Mood::Status(500)][roll(5) as usize];
-        earth.borrow_mut().town.moods.extend((roll(3) == 0).then_some(mood));
+        if roll(3) == 0 {
+            earth.borrow_mut().town.moods.push_back(mood);
+        }
         let moody = [0, 0, 150][roll(3) as usize];
         earth.borrow_mut().town.moody = moody;
-        earth.borrow_mut().town.bustling = roll(2) == 0;
+        let bustling = roll(2) == 0;
+        earth.borrow_mut().town.bustling = bustling;
         let die = (roll(2) == 0).then(|| (roll(80), if roll(2) == 0 { Side::Before } else { Side::After }));
         scene.story.fate.reborn(die, [0, 20, 150][roll(3) as usize], seed);
         let _ = scene.story.run(Mode::default(), Millis(roll(20_000)));

@@ -152,7 +152,7 @@ fn a_sink_that_asks_for_time_gets_it() {
     });
     let (depot, bearer) = usual(&dir, &sink);
     post_all(&depot, &bearer, 1..=1, 1);
-    wait_until("it to be asked for time", || sink.heard().len() == 1);
+    wait_until("it to be asked for time", || depot.letters()[0].status == Some(429));
     post_all(&depot, &bearer, 2..=3, 9);
     wait_until("all to be delivered", || depot.tally("box").delivered == 3);
     let times = times.lock().expect("times").clone();

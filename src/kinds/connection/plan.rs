@@ -138,6 +138,16 @@ impl Action {
         }
     }
 
+    /// Whether a new token is registered for it.
+    fn mints(&self) -> bool {
+        match self {
+            Self::Wire(wiring) => wiring.reuse.is_none(),
+            Self::Prepare(preparing) => preparing.reuse.is_none() && preparing.prepare.token.is_some(),
+            Self::Lend(lending) => lending.reuse.is_none(),
+            _ => false,
+        }
+    }
+
     /// What the ledger holds from the beginning of the step on, when that is news.
     pub fn claim(&self) -> Option<&Record> {
         match self {
@@ -343,6 +353,9 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
         // Before a sink is asked that may not answer.
         steps.extend(surplus(&record, tokens, Reason::Replaced));
         steps.extend(unprepare(view, &mut record, Reason::Changed));
+    }
+    if steps.iter().any(|step| step.action.mints()) {
+        steps.extend(excess(view.record, tokens));
     }
     if steps.is_empty() && view.suspended.is_none() {
         steps.extend(inputs.wire.as_ref().and_then(|wire| rearm(view, inputs, wire)));
@@ -659,6 +672,17 @@ fn surplus(record: &Record, tokens: &Tokens<'_>, reason: Reason) -> Option<Wante
     let jtis: Vec<String> = tokens.own.iter().map(|row| &row.jti).filter(|jti| !used.contains(jti)).cloned().collect();
     let detail = count(jtis.len() as u64, "token");
     (!jtis.is_empty()).then(|| step(Action::Revoke { jtis }, reason, Cause::Intent, detail))
+}
+
+/// Attempts that did not succeed leave a token each, and the newest may be the one that a trigger sends. The others would become more and
+/// more while a vault takes nothing and a person goes on editing.
+fn excess(record: &Record, tokens: &Tokens<'_>) -> Option<Wanted> {
+    let used: BTreeSet<&String> = record.jtis().collect();
+    let mut free: Vec<&&TokenRow> = tokens.own.iter().filter(|row| !used.contains(&row.jti)).collect();
+    free.sort_by(|a, b| (b.created, &b.jti).cmp(&(a.created, &a.jti)));
+    let jtis: Vec<String> = free.into_iter().skip(1).map(|row| row.jti.clone()).collect();
+    let detail = count(jtis.len() as u64, "token");
+    (!jtis.is_empty()).then(|| step(Action::Revoke { jtis }, Reason::Replaced, Cause::Intent, detail))
 }
 
 /// Nobody declares it.
