@@ -1,4 +1,42 @@
 //! Connections with real modules: wired, healed when somebody else meddles, and their events brought through whatever is down.
+//!
+//! What the tests of the older hub pin, and where it is held here (`ends`, `once`, `vaults` and `kill` are files beside this one):
+//!
+//! | behaviour | test |
+//! |---|---|
+//! | events of the vault's own words, and none for what has no trigger | here `a_note_that_is_meant_..`, once `what_does_not_fit_..` |
+//! | a filter reaches the trigger as it is written | here `a_note_that_is_meant_..`, `desired/connections_tests` for what no vault knows |
+//! | slashes between origin, mount and endpoint | ends `the_trigger_follows_endpoint_mount_and_scope_..` |
+//! | who may, and who may not | `deliveries` for the inbox, `api` for the hub: connections are files, and nothing makes one by a call |
+//! | each mistake has its own words, before anything is made | once `what_does_not_fit_..`, `desired/connections_tests` |
+//! | endpoint and scope are those of the sink's declaration | ends `the_trigger_follows_endpoint_mount_and_scope_..` |
+//! | a failure says at which step | once `a_vault_that_refuses_triggers_..` |
+//! | an action with a scope of somebody else is refused | once `what_does_not_fit_..`, `kinds/service/declares_tests` |
+//! | no list carries a token | once `no_token_is_shown_logged_or_kept` |
+//! | removing takes the trigger and the channel away | here `a_connection_whose_file_is_removed_..`, ends `a_sink_is_told_..` |
+//! | an action without a channel needs none, and takes none away | once `a_connection_that_prepared_nothing_..` |
+//! | long tokens are registered, brief ones are not | `authority/tests`, here `a_note_that_is_meant_..` |
+//! | what is taken away is revoked | here `a_connection_whose_file_is_removed_..`, `tokens_contract` for the list of revocations |
+//! | a record without tokens from before | a restored or lost record is adopted: `connections_sim` |
+//!
+//! What the older hub cannot do, and a wish that is kept can:
+//!
+//! | | test |
+//! |---|---|
+//! | notices a trigger that is deleted, edited or restored away | here `a_trigger_that_somebody_..`, `a_vault_that_was_restored_..` |
+//! | heals it | the same, vaults `a_vault_that_somebody_removed_..` |
+//! | keeps the wish while its vault is down | here `what_is_edited_while_the_vault_is_down_..` |
+//! | plans | once `a_plan_says_..`, vaults `the_plan_says_..` |
+//! | prunes, and tells of two writers | here `a_trigger_of_somebody_else_..`, `somebody_who_overwrites_..`, once `a_token_of_a_connection_that_no_record_names_..` |
+//! | names of its own | once `the_same_wiring_on_two_vaults_..` |
+//! | safe on change | once `a_connection_that_moves_..`, ends `another_channel_..` |
+//! | whole or not at all | kill, `connections_sim`, once `answers_of_the_vault_that_get_lost_..` |
+//! | renews, and notices what ended | here `a_token_is_renewed_..`, `a_token_that_is_revoked_..`, `triggers_have_tokens_of_the_new_key_..` |
+//! | follows origin, mount, endpoint and scope | ends `the_trigger_follows_..`, `a_direct_trigger_follows_..` |
+//! | checks filter and params | once `what_does_not_fit_..`, `kinds/service/accepts_tests` |
+//! | brings lost deliveries back | once `notes_that_were_made_while_no_hub_ran_..`, here `a_hundred_notes_..` |
+//! | several sinks, and standing still | once `one_note_goes_to_every_connection_..`, ends `.._suspended_..` |
+//! | driven without a browser | all of it |
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -66,6 +66,9 @@ fn the_trigger_follows_endpoint_mount_and_scope_of_its_sink() {
     tree.mailbox_as("", "/mailbox/api", "/deliver", "mailbox:send");
     tree.pass();
     assert_eq!(find(&tree, "in"), format!("{origin}/mailbox/api/deliver"));
+    tree.mailbox_as("", "/mailbox/", "/api/deliver", "mailbox:send");
+    tree.pass();
+    assert_eq!(find(&tree, "in"), format!("{origin}/mailbox/api/deliver"), "one slash and not two");
     tree.mailbox_as("", "/mailbox", "/api/deliver?channel=other", "mailbox:send");
     tree.pass();
     assert_eq!(find(&tree, "in"), format!("{origin}/mailbox/api/deliver?channel=other"));
