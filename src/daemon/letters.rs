@@ -67,7 +67,7 @@ impl Local {
         // Its next look would find it too.
         socket::wake(&self.place.state);
         match done.into_iter().next() {
-            Some(Done::Changed(changed)) => Ok(changed.into_iter().map(event_id).collect()),
+            Some(Done::Changed(changed)) => Ok(changed.iter().map(|row| event_id(row.seq)).collect()),
             _ => Ok(Vec::new()),
         }
     }

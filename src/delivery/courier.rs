@@ -33,11 +33,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What happened.
 pub(super) enum News {
     Told(Arc<Wish>),
-    /// Somebody may have written, or certainly has.
-    Look {
-        certain: bool,
-    },
-    Accepted(Vec<Row>),
+    /// Another process may have written.
+    Look,
+    /// These wait, or wait again.
+    Waiting(Vec<Row>),
+    /// These do not wait any more.
+    Gone(Vec<Row>),
     Written(Vec<(Name, u64)>),
     Arrived {
         sent: Sending,
@@ -158,21 +159,35 @@ impl Desk {
         match news {
             News::Told(wish) => {
                 self.queue.tell(wish, now.tick);
-                self.look(false);
+                self.look();
             }
-            News::Look { certain } => self.look(certain),
-            News::Accepted(rows) => self.queue.load(&rows, now),
+            News::Look => self.look(),
+            News::Waiting(rows) => self.queue.load(&rows, now),
+            News::Gone(rows) => self.queue.gone(rows.iter().map(|row| (&row.connection, row.seq))),
             News::Written(written) => {
-                written.iter().for_each(|(connection, seq)| self.queue.written(connection, *seq));
+                for (connection, seq) in &written {
+                    if self.queue.written(connection, *seq) {
+                        self.ask(connection, *seq, now);
+                    }
+                }
             }
             News::Arrived { sent, arrival, accepted } => self.arrived(&sent, &arrival, accepted, now),
             News::End => self.ending = true,
         }
     }
 
-    fn look(&mut self, certain: bool) {
+    fn look(&mut self) {
         let version = self.store.version().ok();
-        self.stale |= certain || version.is_none() || version != self.version;
+        self.stale |= version.is_none() || version != self.version;
+    }
+
+    /// What became of one event that somebody else changed while it was under way.
+    fn ask(&mut self, connection: &Name, seq: u64, now: Now) {
+        match self.store.waiting(seq.saturating_sub(1), 1) {
+            Ok(rows) if rows.first().is_some_and(|row| row.seq == seq) => self.queue.load(&rows, now),
+            Ok(_) => self.queue.gone([(connection, seq)]),
+            Err(_) => self.stale = true,
+        }
     }
 
     /// Everything that waits, without bodies.

@@ -115,18 +115,21 @@ impl Room {
         Ok(state.threads.as_ref())
     }
 
-    fn written(state: &State) {
-        if let Some(threads) = &state.threads {
-            let _ = threads.courier.news.send(News::Look { certain: true });
-        }
-    }
-
     /// Writes past the thread that writes, for whoever may wait for it.
     fn write(&self, act: Act, make: bool) -> Result<Option<Done>, String> {
         let store = self.store(&mut self.state(), make)?;
         let Some(store) = store else { return Ok(None) };
+        let waits = matches!(act, Act::Replay { .. });
         let done = store.write(&[act])?.pop();
-        Self::written(&self.state());
+        let news = match &done {
+            Some(Done::Accepted(row)) => News::Waiting(vec![row.clone()]),
+            Some(Done::Changed(rows)) if waits => News::Waiting(rows.clone()),
+            Some(Done::Changed(rows)) => News::Gone(rows.clone()),
+            _ => return Ok(done),
+        };
+        if let Some(threads) = &self.state().threads {
+            let _ = threads.courier.news.send(news);
+        }
         Ok(done)
     }
 
@@ -153,7 +156,7 @@ impl Room {
         let at = self.parts.clock.wall();
         let act = Act::Retire { connection: connection.clone(), trouble: REMOVED.to_owned(), at };
         match self.write(act, false)? {
-            Some(Done::Count(count)) => Ok(count),
+            Some(Done::Changed(rows)) => Ok(rows.len() as u64),
             _ => Ok(0),
         }
     }
@@ -172,7 +175,7 @@ impl Post for Room {
         // What is wrong is said by `standing`.
         let Ok(Some(threads)) = self.threads(&mut state) else { return };
         if running {
-            let news = if news { News::Told(wish.clone()) } else { News::Look { certain: false } };
+            let news = if news { News::Told(wish.clone()) } else { News::Look };
             let _ = threads.courier.news.send(news);
         }
     }

@@ -73,6 +73,8 @@ struct Item {
     at: At,
     /// When it is tried again, if that is what is written.
     next: Option<(Tick, u32)>,
+    /// Somebody else changed it while it was under way: when its outcome is written, the database knows better.
+    doubtful: bool,
 }
 
 /// The events of one note.
@@ -219,6 +221,8 @@ impl Queue {
                 if item.at == At::Idle {
                     item.attempts = row.attempts;
                     line.set_due(row.seq, due);
+                } else {
+                    item.doubtful = true;
                 }
                 continue;
             }
@@ -230,10 +234,24 @@ impl Queue {
                 attempts: row.attempts,
                 at: At::Idle,
                 next: None,
+                doubtful: false,
             };
             line.add(row.seq, item);
         }
         self.reopen(now.tick);
+    }
+
+    /// The database says that these do not wait any more.
+    pub fn gone<'a>(&mut self, events: impl IntoIterator<Item = (&'a Name, u64)>) {
+        for (connection, seq) in events {
+            let Some(line) = self.lines.get_mut(connection) else { continue };
+            match line.items.get_mut(&seq) {
+                Some(item) if item.at != At::Idle => item.doubtful = true,
+                Some(_) => line.remove(seq),
+                None => {}
+            }
+        }
+        self.lines.retain(|name, line| !line.items.is_empty() || self.wish.connections.contains_key(name));
     }
 
     /// All that waits, by the database. What is idle here and not among them is gone.
@@ -414,10 +432,13 @@ impl Queue {
         }
     }
 
-    /// The outcome of an event is on the disk.
-    pub fn written(&mut self, connection: &Name, seq: u64) {
-        let Some(line) = self.lines.get_mut(connection) else { return };
-        let Some(item) = line.items.get_mut(&seq) else { return };
+    /// The outcome of an event is on the disk. Says whether the database is to be asked about this event, before anything else is sent: it
+    /// may wait again, or not any more; then [`Queue::load`] or [`Queue::gone`] says which.
+    #[must_use]
+    pub fn written(&mut self, connection: &Name, seq: u64) -> bool {
+        let Some(line) = self.lines.get_mut(connection) else { return false };
+        let Some(item) = line.items.get_mut(&seq) else { return false };
+        let doubtful = std::mem::take(&mut item.doubtful);
         match item.next.take() {
             Some((due, attempts)) => {
                 item.due = due;
@@ -426,6 +447,7 @@ impl Queue {
             }
             None => line.remove(seq),
         }
+        doubtful
     }
 
     /// How long until something is to be done though nothing happens; `None` when nothing is.
@@ -552,6 +574,33 @@ mod tests {
         let arrival = Arrival::Answered { status: 200, retry_after: None, text: String::new() };
         assert!(queue.arrived(&sent[0], &arrival, NOW).is_some());
         assert_eq!(queue.next(NOW.tick).len(), 1, "a place that is free again is used again");
+    }
+
+    #[test]
+    fn an_event_that_is_replayed_before_its_end_is_heard_of_is_not_forgotten() {
+        let mut queue = told(&[("box", "agent", "/")]);
+        queue.load(&[row(1, "box", 3)], NOW);
+        let sent = queue.next(NOW.tick).remove(0);
+        let refused = Arrival::Answered { status: 422, retry_after: None, text: String::new() };
+        assert!(matches!(queue.arrived(&sent, &refused, NOW), Some(Change::Dead { .. })));
+        // It is dead on the disk, and replayed, and only then the queue hears of the former.
+        queue.load(&[row(1, "box", 3)], NOW);
+        assert!(queue.written(&sent.connection, 1), "the database is to be asked");
+        queue.load(&[row(1, "box", 3)], NOW);
+        assert_eq!(queue.next(NOW.tick).len(), 1);
+    }
+
+    #[test]
+    fn an_event_that_is_discarded_while_it_is_under_way_is_not_sent_again() {
+        let mut queue = told(&[("box", "agent", "/")]);
+        queue.load(&[row(1, "box", 3), row(2, "box", 5)], NOW);
+        let sent = queue.next(NOW.tick).remove(0);
+        queue.gone([(&sent.connection, 1), (&sent.connection, 7)]);
+        let failed = Arrival::Answered { status: 500, retry_after: None, text: String::new() };
+        assert!(queue.arrived(&sent, &failed, NOW).is_some());
+        assert!(queue.written(&sent.connection, 1));
+        queue.gone([(&sent.connection, 1)]);
+        assert_eq!(queue.len(), 1);
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl Hand {
             let _ = self.news.send(News::Written(written));
         }
         if !rows.is_empty() {
-            let _ = self.news.send(News::Accepted(rows));
+            let _ = self.news.send(News::Waiting(rows));
         }
     }
 

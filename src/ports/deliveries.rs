@@ -218,8 +218,8 @@ pub enum Done {
     /// It is there already.
     Known(u64),
     Full(String),
-    /// The events that were changed.
-    Changed(Vec<u64>),
+    /// The events that were changed, by [`Act::Retire`], [`Act::Replay`] or [`Act::Discard`].
+    Changed(Vec<Row>),
     /// How many there were.
     Count(u64),
 }

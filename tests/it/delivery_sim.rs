@@ -33,6 +33,8 @@ struct Life {
     expiring: VecDeque<(u64, trueup::model::id::Name, Change)>,
     calm: bool,
     deaths: u64,
+    /// Dead letters that were replayed.
+    replays: u64,
 }
 
 const LINES: [&str; 3] = ["one", "two", "three"];
@@ -64,6 +66,7 @@ impl Life {
             expiring: VecDeque::new(),
             calm: false,
             deaths: 0,
+            replays: 0,
         }
     }
 
@@ -202,11 +205,50 @@ impl Life {
             if self.one_in(60) && !self.calm {
                 return self.die();
             }
-            self.queue.written(&sent.connection, sent.seq);
+            self.told(&sent.connection, sent.seq);
         }
         if let Some((seq, connection, change)) = self.expiring.pop_front() {
             self.commit(seq, &change);
-            self.queue.written(&connection, seq);
+            self.told(&connection, seq);
+        }
+    }
+
+    /// An outcome is on the disk. Before the queue hears of it, somebody may replay or discard the event.
+    fn told(&mut self, connection: &trueup::model::id::Name, seq: u64) {
+        if !self.calm && self.one_in(8) {
+            self.replay(seq);
+        }
+        if !self.calm && self.one_in(8) {
+            self.discard(seq);
+        }
+        if self.queue.written(connection, seq) {
+            let kept = &self.store[seq as usize - 1];
+            let (row, waits) = (kept.row.clone(), kept.stage == Stage::Waiting);
+            let now = self.at();
+            if waits { self.queue.load(&[row], now) } else { self.queue.gone([(connection, seq)]) }
+        }
+    }
+
+    /// Somebody wants an event tried again; the queue hears of this very event, or reads everything.
+    fn replay(&mut self, seq: u64) {
+        let wall = Timestamp(self.wall);
+        let Some(kept) = self.store.get_mut(seq as usize - 1) else { return };
+        if !matches!(kept.stage, Stage::Waiting | Stage::Dead) {
+            return;
+        }
+        self.replays += u64::from(kept.stage == Stage::Dead);
+        kept.stage = Stage::Waiting;
+        (kept.row.since, kept.row.due, kept.row.attempts) = (wall, wall, 0);
+        let (row, all) = (kept.row.clone(), self.one_in(2));
+        let (now, rows) = (self.at(), if all { self.waiting() } else { vec![row] });
+        if all { self.queue.reload(&rows, now) } else { self.queue.load(&rows, now) }
+    }
+
+    fn discard(&mut self, seq: u64) {
+        let Some(kept) = self.store.get_mut(seq as usize - 1) else { return };
+        if matches!(kept.stage, Stage::Waiting | Stage::Dead) {
+            kept.stage = Stage::Discarded;
+            self.queue.gone([(&kept.row.connection, seq)]);
         }
     }
 
@@ -247,6 +289,10 @@ impl Life {
             10 => {
                 let (now, rows) = (self.at(), self.waiting());
                 self.queue.reload(&rows, now);
+            }
+            11 if !self.store.is_empty() && self.one_in(4) => {
+                let seq = self.roll() % self.store.len() as u64 + 1;
+                if self.one_in(4) { self.discard(seq) } else { self.replay(seq) }
             }
             _ if self.one_in(30) => {
                 let span = self.roll() % 3_600_000;
@@ -290,7 +336,7 @@ fn live(seed: u64) -> Life {
 
 #[test]
 fn every_event_is_delivered_or_dead_and_notes_keep_their_order() {
-    let (mut deaths, mut twice, mut dead) = (0, 0, 0);
+    let (mut deaths, mut twice, mut dead, mut replays) = (0, 0, 0, 0);
     for seed in 0..150 {
         let life = live(seed);
         for kept in &life.store {
@@ -298,13 +344,15 @@ fn every_event_is_delivered_or_dead_and_notes_keep_their_order() {
             match kept.stage {
                 Stage::Delivered => assert!(worked >= 1, "seed {seed}: {} was lost", kept.row.seq),
                 Stage::Dead => dead += 1,
+                Stage::Discarded => {}
                 other => panic!("seed {seed}: {} is {}", kept.row.seq, other.as_str()),
             }
             twice += u64::from(worked > 1);
         }
         deaths += life.deaths;
+        replays += life.replays;
         assert!(life.queue.is_empty(), "seed {seed}: {} are left in memory", life.queue.len());
     }
     // The stories tell what they are meant to.
-    assert!(deaths > 500 && twice > 50 && dead > 50, "{deaths} {twice} {dead}");
+    assert!(deaths > 500 && twice > 50 && dead > 50 && replays > 50, "{deaths} {twice} {dead} {replays}");
 }

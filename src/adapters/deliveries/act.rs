@@ -16,7 +16,9 @@ pub(super) fn act(on: &Connection, act: &Act, bounds: &Bounds) -> Result<Done, S
         Act::Settle { seq, change, at } => settle(on, *seq, change, *at).map(|count| Done::Count(count as u64)),
         Act::Retire { connection, trouble, at } => {
             let sql = "UPDATE event SET stage = 1, settled = ?2, trouble = ?3 WHERE connection = ?1 AND stage = 0";
-            run(on, sql, params![connection.as_str(), at.0, trouble]).map(|count| Done::Count(count as u64))
+            let rows = look::waiting_of(on, connection)?;
+            run(on, sql, params![connection.as_str(), at.0, trouble])?;
+            Ok(Done::Changed(rows))
         }
         Act::Replay { pick, at } => {
             let sql = "UPDATE event SET stage = 0, settled = NULL, attempts = 0, since = ?2, due = ?2
@@ -116,7 +118,7 @@ fn each(on: &Connection, pick: &Pick, mut change: impl FnMut(u64) -> Result<usiz
     let mut changed = Vec::new();
     for seq in seqs {
         if change(seq)? > 0 {
-            changed.push(seq);
+            changed.extend(look::row(on, seq)?);
         }
     }
     Ok(Done::Changed(changed))

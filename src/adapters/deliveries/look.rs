@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Params, Row as SqlRow, params, params_from_iter};
 use sha2::{Digest as _, Sha256};
 
 use super::{broken, code, signed, stage};
@@ -37,24 +37,39 @@ pub(super) fn lane(note: Option<&str>, seq: u64) -> u64 {
     }
 }
 
-pub(super) fn waiting(on: &Connection, after: u64, limit: usize) -> Result<Vec<Row>, String> {
-    let sql = "SELECT seq, connection, note, since, due, attempts FROM event
-        WHERE stage = 0 AND settled IS NULL AND seq > ?1 ORDER BY seq LIMIT ?2";
-    let read = |row: &SqlRow<'_>| {
-        let seq = unsigned(row, 0)?;
-        let note: Option<String> = row.get(2)?;
-        Ok(Row {
-            seq,
-            connection: name(row, 1)?,
-            lane: lane(note.as_deref(), seq),
-            since: Timestamp(row.get(3)?),
-            due: Timestamp(row.get(4)?),
-            attempts: row.get(5)?,
-        })
-    };
+/// What [`read_row`] reads.
+const ROW: &str = "SELECT seq, connection, note, since, due, attempts FROM event";
+
+fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    let seq = unsigned(row, 0)?;
+    let note: Option<String> = row.get(2)?;
+    Ok(Row {
+        seq,
+        connection: name(row, 1)?,
+        lane: lane(note.as_deref(), seq),
+        since: Timestamp(row.get(3)?),
+        due: Timestamp(row.get(4)?),
+        attempts: row.get(5)?,
+    })
+}
+
+fn rows(on: &Connection, sql: &str, values: impl Params) -> Result<Vec<Row>, String> {
     let mut statement = on.prepare_cached(sql).map_err(broken)?;
-    let rows = statement.query_map(params![signed(after), signed(limit as u64)], read).map_err(broken)?;
+    let rows = statement.query_map(values, read_row).map_err(broken)?;
     rows.collect::<rusqlite::Result<_>>().map_err(broken)
+}
+
+pub(super) fn waiting(on: &Connection, after: u64, limit: usize) -> Result<Vec<Row>, String> {
+    let sql = format!("{ROW} WHERE stage = 0 AND settled IS NULL AND seq > ?1 ORDER BY seq LIMIT ?2");
+    rows(on, &sql, params![signed(after), signed(limit as u64)])
+}
+
+pub(super) fn waiting_of(on: &Connection, connection: &Name) -> Result<Vec<Row>, String> {
+    rows(on, &format!("{ROW} WHERE connection = ?1 AND stage = 0 ORDER BY seq"), [connection.as_str()])
+}
+
+pub(super) fn row(on: &Connection, seq: u64) -> Result<Option<Row>, String> {
+    rows(on, &format!("{ROW} WHERE seq = ?1"), [signed(seq)]).map(|mut rows| rows.pop())
 }
 
 pub(super) fn parcel(on: &Connection, seq: u64) -> Result<Option<Parcel>, String> {
