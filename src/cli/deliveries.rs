@@ -112,7 +112,8 @@ Examples:
   trueup deliveries replay --connection inbox-to-agent --all-dead
 
 An event that is replayed has all its attempts and all its time before it. Events of one note still come one after
-another, in the order in which they came.")]
+another, in the order in which they came. What belongs to a connection that is not there any more is not replayed:
+nobody would deliver it.")]
 pub struct DeliveryReplay {
     #[command(flatten)]
     pub chosen: Chosen,
@@ -158,7 +159,8 @@ pub fn run(verb: &DeliveryVerb, letters: &dyn Letters, now: Timestamp, screen: &
                 )
                 .hint("--yes does it; 'trueup deliveries list --only dead' lists them"));
             }
-            change(&args.chosen, DeliveryOutput::Discarded, &|which| letters.discard(which), now, screen)
+            let discard = |which: Which<'_>| Ok((letters.discard(which)?, None));
+            change(&args.chosen, DeliveryOutput::Discarded, &discard, now, screen)
         }
     }
 }
@@ -191,7 +193,7 @@ fn list(args: &DeliveryList, letters: &dyn Letters, now: Timestamp, screen: &mut
 fn change(
     chosen: &Chosen,
     line: fn(ChangedLine) -> DeliveryOutput,
-    act: &dyn Fn(Which<'_>) -> Result<Vec<String>, Failure>,
+    act: &dyn Fn(Which<'_>) -> Result<(Vec<String>, Option<String>), Failure>,
     now: Timestamp,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
@@ -200,9 +202,12 @@ fn change(
         Some(connection) => Which::AllDead(connection),
         None => Which::Ids(&chosen.ids),
     };
-    let changed = act(which)?;
+    let (changed, note) = act(which)?;
     for id in &changed {
         say(screen, &line(ChangedLine { id: id.clone() }), now);
+    }
+    if let Some(note) = note {
+        screen.err(&format!("  note: {note}\n"));
     }
     if chosen.connection.is_none() {
         wrong.extend(chosen.ids.iter().filter(|id| !changed.iter().any(|done| done.eq_ignore_ascii_case(id))));

@@ -306,9 +306,12 @@ pub trait Letters {
     /// The newest first.
     fn list(&self, query: &LettersQuery<'_>) -> Result<Vec<DeliveryLine>, Failure>;
     fn show(&self, id: &str) -> Result<DeliveryDetail, Failure>;
-    /// The ids of those that are tried again; others are not there, or were delivered or discarded.
-    fn replay(&self, which: Which<'_>) -> Result<Vec<String>, Failure>;
-    /// As [`Letters::replay`].
+    /// The ids of those that are tried again, and what is to be said of them; others are not there, or were delivered or discarded.
+    ///
+    /// # Errors
+    /// Also when their connection is not there any more: nobody would deliver them.
+    fn replay(&self, which: Which<'_>) -> Result<(Vec<String>, Option<String>), Failure>;
+    /// The ids of those that are thrown away; others are not there, or were delivered or discarded.
     fn discard(&self, which: Which<'_>) -> Result<Vec<String>, Failure>;
 }
 

@@ -68,8 +68,8 @@ impl Deliveries for LazyDeliveries {
         self.may_act()?;
         self.room.take_in(connection, found).map_err(PortError::Retry)
     }
-    fn retire(&self, connection: &Name) -> Result<u64, PortError> {
+    fn retire(&self, connection: &Name, heir: Option<&Name>) -> Result<u64, PortError> {
         self.may_act()?;
-        self.room.retire(connection).map_err(PortError::Retry)
+        self.room.retire(connection, heir).map_err(PortError::Retry)
     }
 }

@@ -1,18 +1,20 @@
 //! The events of a state folder behind the commands, straight on the database. No daemon is needed; one that runs is woken, and looks.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::build::read_ledger;
 use super::deliveries::DATABASE;
-use super::{socket, tree};
+use super::{build, socket, tree};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::deliveries::Delivered;
 use crate::cli::engine::{Letters, LettersQuery, Place, Which};
 use crate::cli::exit::Failure;
+use crate::cli::names;
 use crate::model::delivery_output::{DeliveryDetail, DeliveryLine};
 use crate::model::exit::Exit;
-use crate::model::id::Name;
+use crate::model::id::{KindName, Name};
 use crate::ports::clock::Clock;
 use crate::ports::deliveries::{Act, Bounds, DeliveryStore, Done, LetterQuery, Pick, Stage, event_id, parse_event_id};
 use crate::ports::letters as lines;
@@ -51,6 +53,57 @@ impl Local {
         self.admit()?;
         let store = Delivered::look(&self.path(), Bounds::default()).map_err(broken)?;
         Ok(self.looking.get_or_init(|| store).as_ref())
+    }
+
+    /// What is to be replayed, by its connection: one event of each.
+    fn meant(&self, which: Which<'_>) -> Result<BTreeMap<Name, u64>, Failure> {
+        let mut meant = BTreeMap::new();
+        let Some(store) = self.look()? else { return Ok(meant) };
+        match which {
+            Which::AllDead(connection) => {
+                let (connection, stage) = (Some(connection.clone()), Some(Stage::Dead));
+                let query = LetterQuery { connection, stage, before: None, limit: 1 };
+                let dead = store.list(&query).map_err(broken)?;
+                meant.extend(dead.into_iter().map(|letter| (letter.connection, letter.seq)));
+            }
+            Which::Ids(ids) => {
+                for id in ids {
+                    let found = store.find(seq(id)?).map_err(broken)?;
+                    let open = found.filter(|(letter, _)| matches!(letter.stage, Stage::Waiting | Stage::Dead));
+                    meant.extend(open.map(|(letter, _)| (letter.connection, letter.seq)));
+                }
+            }
+        }
+        Ok(meant)
+    }
+
+    /// Refuses what nobody would deliver; what is to be said when that is not known.
+    fn deliverable(&self, which: Which<'_>) -> Result<Option<String>, Failure> {
+        let mut meant = self.meant(which)?;
+        if meant.is_empty() {
+            return Ok(None);
+        }
+        let heads = names::heads(&build::manifests(&self.place)?);
+        for head in heads.iter().filter(|head| head.kind == KindName::Connection.as_str()) {
+            meant.retain(|name, _| name.as_str() != head.metadata.name);
+        }
+        // A file that cannot be read right now is no reason.
+        let owned = read_ledger(&self.place.state)?.owned().map_err(anyhow::Error::from)?;
+        let known = |name: &Name| owned.keys().any(|id| id.kind == KindName::Connection && id.name == *name);
+        let Some((connection, seq)) = meant.into_iter().find(|(name, _)| !known(name)) else { return Ok(None) };
+        if heads.is_empty() && !socket::answers(&self.place.state) {
+            return Ok(Some(format!(
+                "no manifest is here; events of '{connection}' wait until 'trueup reconcile' serves a durable connection of that name"
+            )));
+        }
+        let id = event_id(seq);
+        Err(Failure::new(
+            Exit::Error,
+            format!(
+                "there is no connection '{connection}' any more, so nobody would deliver '{id}'; nothing was replayed"
+            ),
+        )
+        .hint(format!("'trueup deliveries show {id}' shows its body; 'trueup deliveries discard' throws it away")))
     }
 
     fn change(&self, which: Which<'_>, act: fn(Pick) -> Act) -> Result<Vec<String>, Failure> {
@@ -115,8 +168,10 @@ impl Letters for Local {
         Ok(lines::detail(&letter, body.as_deref()))
     }
 
-    fn replay(&self, which: Which<'_>) -> Result<Vec<String>, Failure> {
-        self.change(which, |pick| Act::Replay { pick, at: SystemClock.wall() })
+    fn replay(&self, which: Which<'_>) -> Result<(Vec<String>, Option<String>), Failure> {
+        let note = self.deliverable(which)?;
+        let changed = self.change(which, |pick| Act::Replay { pick, at: SystemClock.wall() })?;
+        Ok((changed, note))
     }
 
     fn discard(&self, which: Which<'_>) -> Result<Vec<String>, Failure> {

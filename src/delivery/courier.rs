@@ -39,6 +39,11 @@ pub(super) enum News {
     Waiting(Vec<Row>),
     /// These do not wait any more.
     Gone(Vec<Row>),
+    /// These, as they were, are another connection's now.
+    Inherited {
+        rows: Vec<Row>,
+        heir: Name,
+    },
     Written(Vec<(Name, u64)>),
     Arrived {
         sent: Sending,
@@ -164,6 +169,7 @@ impl Desk {
             News::Look => self.look(),
             News::Waiting(rows) => self.queue.load(&rows, now),
             News::Gone(rows) => self.queue.gone(rows.iter().map(|row| (&row.connection, row.seq))),
+            News::Inherited { rows, heir } => self.queue.inherit(&rows, &heir, now),
             News::Written(written) => {
                 for (connection, seq) in &written {
                     if self.queue.written(connection, *seq) {

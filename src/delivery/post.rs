@@ -16,7 +16,7 @@ use crate::model::unit::Millis;
 use crate::ports::clock::{Clock, Dice};
 use crate::ports::deliveries::{
     Accepted, Act, Carrier, DeliveryStore, Done, Found, HubSide, Letter, LetterQuery, NotAccepted, OpenStore, Pick,
-    Post, Soon, Tally,
+    Post, Row, Soon, Tally,
 };
 use crate::ports::hub::Wish;
 
@@ -119,12 +119,21 @@ impl Room {
     fn write(&self, act: Act, make: bool) -> Result<Option<Done>, String> {
         let store = self.store(&mut self.state(), make)?;
         let Some(store) = store else { return Ok(None) };
-        let waits = matches!(act, Act::Replay { .. });
+        let tell: fn(Vec<Row>) -> News = match &act {
+            Act::Replay { .. } => News::Waiting,
+            _ => News::Gone,
+        };
+        let heir = match &act {
+            Act::Retire { connection, heir, .. } => heir.clone().filter(|heir| heir != connection),
+            _ => None,
+        };
         let done = store.write(&[act])?.pop();
         let news = match &done {
             Some(Done::Accepted(row)) => News::Waiting(vec![row.clone()]),
-            Some(Done::Changed(rows)) if waits => News::Waiting(rows.clone()),
-            Some(Done::Changed(rows)) => News::Gone(rows.clone()),
+            Some(Done::Changed(rows)) => match heir {
+                Some(heir) => News::Inherited { rows: rows.clone(), heir },
+                None => tell(rows.clone()),
+            },
             _ => return Ok(done),
         };
         if let Some(threads) = &self.state().threads {
@@ -152,9 +161,10 @@ impl Room {
     ///
     /// # Errors
     /// In words.
-    pub fn retire(&self, connection: &Name) -> Result<u64, String> {
+    pub fn retire(&self, connection: &Name, heir: Option<&Name>) -> Result<u64, String> {
         let at = self.parts.clock.wall();
-        let act = Act::Retire { connection: connection.clone(), trouble: REMOVED.to_owned(), at };
+        let (connection, heir) = (connection.clone(), heir.cloned());
+        let act = Act::Retire { connection, heir, trouble: REMOVED.to_owned(), at };
         match self.write(act, false)? {
             Some(Done::Changed(rows)) => Ok(rows.len() as u64),
             _ => Ok(0),

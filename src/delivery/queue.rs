@@ -107,6 +107,7 @@ impl Line {
             self.ready.remove(&(held.due, first));
         }
         lane.seqs.insert(seq);
+        lane.busy += usize::from(item.at != At::Idle);
         self.ages.insert((item.born, seq));
         self.items.insert(seq, item);
         self.first_is_ready(item.lane);
@@ -136,7 +137,11 @@ impl Line {
     }
 
     fn remove(&mut self, seq: u64) {
-        let Some(item) = self.items.remove(&seq) else { return };
+        let _ = self.take(seq);
+    }
+
+    fn take(&mut self, seq: u64) -> Option<Item> {
+        let item = self.items.remove(&seq)?;
         self.ready.remove(&(item.due, seq));
         self.ages.remove(&(item.born, seq));
         if let Some(lane) = self.lanes.get_mut(&item.lane) {
@@ -147,6 +152,7 @@ impl Line {
             }
         }
         self.first_is_ready(item.lane);
+        Some(item)
     }
 
     /// The first of a lane may be sent, unless one of the lane is under way.
@@ -210,6 +216,15 @@ fn id(wiring: &Wiring) -> SinkId {
     (wiring.sink.clone(), wiring.path.clone())
 }
 
+/// Where an event is; it may have gone to an heir since it was sent.
+fn home<'a>(lines: &'a mut BTreeMap<Name, Line>, connection: &Name, seq: u64) -> Option<&'a mut Line> {
+    let has = |line: &Line| line.items.contains_key(&seq);
+    if lines.get(connection).is_some_and(has) {
+        return lines.get_mut(connection);
+    }
+    lines.values_mut().find(|line| has(line))
+}
+
 impl Queue {
     /// The database says that these wait. What is known already is not changed by it, but for what a person wants tried at once.
     pub fn load(&mut self, rows: &[Row], now: Now) {
@@ -244,7 +259,7 @@ impl Queue {
     /// The database says that these do not wait any more.
     pub fn gone<'a>(&mut self, events: impl IntoIterator<Item = (&'a Name, u64)>) {
         for (connection, seq) in events {
-            let Some(line) = self.lines.get_mut(connection) else { continue };
+            let Some(line) = home(&mut self.lines, connection, seq) else { continue };
             match line.items.get_mut(&seq) {
                 Some(item) if item.at != At::Idle => item.doubtful = true,
                 Some(_) => line.remove(seq),
@@ -254,12 +269,25 @@ impl Queue {
         self.lines.retain(|name, line| !line.items.is_empty() || self.wish.connections.contains_key(name));
     }
 
+    /// These, as they were, are the heir's now, however far they are.
+    pub fn inherit(&mut self, rows: &[Row], heir: &Name, now: Now) {
+        for row in rows {
+            let item = self.lines.get_mut(&row.connection).and_then(|line| line.take(row.seq));
+            let line = self.lines.entry(heir.clone()).or_default();
+            if let Some(item) = item.filter(|_| !line.items.contains_key(&row.seq)) {
+                line.add(row.seq, item);
+            }
+        }
+        let moved: Vec<Row> = rows.iter().map(|row| Row { connection: heir.clone(), ..row.clone() }).collect();
+        self.load(&moved, now);
+    }
+
     /// All that waits, by the database. What is idle here and not among them is gone.
     pub fn reload(&mut self, rows: &[Row], now: Now) {
-        let there: BTreeSet<u64> = rows.iter().map(|row| row.seq).collect();
-        for line in self.lines.values_mut() {
+        let there: HashMap<u64, &Name> = rows.iter().map(|row| (row.seq, &row.connection)).collect();
+        for (name, line) in &mut self.lines {
             let idle = line.items.iter().filter(|(_, item)| item.at == At::Idle).map(|(seq, _)| *seq);
-            for seq in idle.filter(|seq| !there.contains(seq)).collect::<Vec<_>>() {
+            for seq in idle.filter(|seq| there.get(seq) != Some(&name)).collect::<Vec<_>>() {
                 line.remove(seq);
             }
         }
@@ -394,7 +422,7 @@ impl Queue {
     /// What came of an event that was sent; the change is to be written, and then told of by [`Queue::written`].
     pub fn arrived(&mut self, sent: &Sending, arrival: &Arrival, now: Now) -> Option<Change> {
         self.landed(&sent.wiring);
-        let line = self.lines.get_mut(&sent.connection)?;
+        let line = home(&mut self.lines, &sent.connection, sent.seq)?;
         let item = line.items.get_mut(&sent.seq)?;
         let tick = i64::try_from(now.tick.0).unwrap_or(i64::MAX);
         let age = Millis(u64::try_from(tick.saturating_sub(item.born)).unwrap_or(0));
@@ -423,7 +451,7 @@ impl Queue {
     /// It could not be sent after all, and not because of the sink: it is gone from the database, or that cannot be read. `gone` or again soon.
     pub fn unsent(&mut self, sent: &Sending, gone: bool, now: Tick) {
         self.landed(&sent.wiring).breaker.unsent();
-        let Some(line) = self.lines.get_mut(&sent.connection) else { return };
+        let Some(line) = home(&mut self.lines, &sent.connection, sent.seq) else { return };
         if gone {
             line.remove(sent.seq);
         } else {
@@ -436,7 +464,7 @@ impl Queue {
     /// may wait again, or not any more; then [`Queue::load`] or [`Queue::gone`] says which.
     #[must_use]
     pub fn written(&mut self, connection: &Name, seq: u64) -> bool {
-        let Some(line) = self.lines.get_mut(connection) else { return false };
+        let Some(line) = home(&mut self.lines, connection, seq) else { return false };
         let Some(item) = line.items.get_mut(&seq) else { return false };
         let doubtful = std::mem::take(&mut item.doubtful);
         match item.next.take() {
@@ -601,6 +629,27 @@ mod tests {
         assert!(queue.written(&sent.connection, 1));
         queue.gone([(&sent.connection, 1)]);
         assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn an_heir_goes_on_where_the_one_before_it_was() {
+        let mut queue = told(&[("old", "agent", "/"), ("new", "agent", "/")]);
+        let rows = [row(1, "old", 3), row(2, "old", 3), row(3, "old", 5), row(4, "old", 7)];
+        queue.load(&rows[..3], NOW);
+        let sent = queue.next(NOW.tick);
+        assert_eq!(sent.iter().map(|sent| sent.seq).collect::<Vec<_>>(), [1, 3]);
+        queue.inherit(&rows, &name("new"), NOW);
+        let more = queue.next(NOW.tick);
+        let more: Vec<_> = more.iter().map(|sent| (sent.seq, sent.connection.as_str())).collect();
+        assert_eq!(more, [(4, "new")], "the first of its note is under way still");
+        let taken = Arrival::Answered { status: 200, retry_after: None, text: String::new() };
+        assert!(queue.arrived(&sent[0], &taken, NOW).is_some());
+        assert!(queue.next(NOW.tick).is_empty());
+        if queue.written(&sent[0].connection, 1) {
+            queue.gone([(&name("new"), 1)]);
+        }
+        assert_eq!(queue.next(NOW.tick).first().map(|sent| (sent.seq, sent.connection.as_str())), Some((2, "new")));
+        assert_eq!(queue.len(), 3);
     }
 
     #[test]

@@ -56,11 +56,12 @@ pub trait Deliveries {
     /// # Errors
     /// When it is not stored.
     fn take_in(&self, connection: &Name, found: &Found) -> Result<bool, PortError>;
-    /// The connection goes: whatever waits of it becomes a dead letter. Again does nothing. How many there were.
+    /// The connection goes: whatever waits of it becomes a dead letter. With an heir, what waits and what is dead is the heir's from now on,
+    /// under the same keys; what the heir has already is dropped. Again does nothing. How many of those that waited there were.
     ///
     /// # Errors
     /// When the database of events cannot be written.
-    fn retire(&self, connection: &Name) -> Result<u64, PortError>;
+    fn retire(&self, connection: &Name, heir: Option<&Name>) -> Result<u64, PortError>;
 }
 
 /// An event as it is taken in.
@@ -187,9 +188,10 @@ pub enum Act {
         change: Change,
         at: Timestamp,
     },
-    /// Everything of a connection that waits becomes a dead letter.
+    /// Everything of a connection that waits becomes a dead letter, or its heir's.
     Retire {
         connection: Name,
+        heir: Option<Name>,
         trouble: String,
         at: Timestamp,
     },
@@ -218,7 +220,7 @@ pub enum Done {
     /// It is there already.
     Known(u64),
     Full(String),
-    /// The events that were changed, by [`Act::Retire`], [`Act::Replay`] or [`Act::Discard`].
+    /// The events that were changed, by [`Act::Retire`], [`Act::Replay`] or [`Act::Discard`]; those that went to an heir, as they were.
     Changed(Vec<Row>),
     /// How many there were.
     Count(u64),
@@ -426,7 +428,7 @@ pub trait Post: Send + Sync {
     /// # Errors
     /// When the database cannot be read.
     fn find(&self, seq: u64) -> Result<Option<(Letter, Option<Bytes>)>, String>;
-    /// [`Act::Replay`] or [`Act::Discard`] of one event; says whether it was changed.
+    /// [`Act::Replay`] or [`Act::Discard`] of one event; says whether it was changed. Whether anybody delivers it is not asked here.
     ///
     /// # Errors
     /// When the database cannot be written.

@@ -33,6 +33,18 @@ impl Queue {
         }
     }
 
+    /// What waits and what is dead is the heir's from now on, but for what it has already. Delivered ones stay.
+    fn bequeath(&mut self, connection: &Name, heir: &Name) -> u64 {
+        let Some(tally) = self.tallies.get_mut(connection) else { return 0 };
+        let (waiting, dead) = (std::mem::take(&mut tally.waiting), std::mem::take(&mut tally.dead));
+        let oldest = tally.oldest.take();
+        let heirs = self.tallies.entry(heir.clone()).or_default();
+        heirs.waiting += waiting;
+        heirs.dead += dead;
+        heirs.oldest = [heirs.oldest, oldest].into_iter().flatten().min();
+        waiting
+    }
+
     /// What the hub knows where to bring is brought there.
     pub(super) fn step(&mut self, wish: Option<&Wish>) {
         let Some(wish) = wish else { return };
@@ -71,10 +83,13 @@ impl Deliveries for Pretend {
             Ok(news)
         })
     }
-    fn retire(&self, connection: &Name) -> Result<u64, PortError> {
+    fn retire(&self, connection: &Name, heir: Option<&Name>) -> Result<u64, PortError> {
         self.fate.effect("deliveries.retire", || {
             let queue = &mut self.earth.borrow_mut().queue;
             queue.retired.push(connection.clone());
+            if let Some(heir) = heir.filter(|heir| *heir != connection) {
+                return Ok(queue.bequeath(connection, heir));
+            }
             let Some(tally) = queue.tallies.get_mut(connection) else { return Ok(0) };
             let waiting = std::mem::take(&mut tally.waiting);
             tally.dead += waiting;

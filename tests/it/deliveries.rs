@@ -456,6 +456,12 @@ fn people_list_show_replay_and_discard_without_a_daemon() {
     let shown = stage.run(&["deliveries", "show", &ids[0], "-o", "json"]).code(0).typed("deliveryDetail").remove(0);
     assert_eq!((&shown["body"]["number"], &shown["state"], &shown["status"]), (&json!(1), &json!("dead"), &json!(422)));
 
+    // Nobody would deliver it: its connection is not declared.
+    for which in [vec![ids[0].as_str()], vec!["--connection", "box", "--all-dead"]] {
+        let refused = stage.run(&[vec!["deliveries", "replay"], which].concat()).code(1);
+        assert!(refused.err.contains("there is no connection 'box' any more"), "{}", refused.err);
+    }
+    stage.write("box.yaml", "apiVersion: trueup/v1\nkind: Connection\nmetadata: { name: box }\n");
     let replayed = stage.run(&["deliveries", "replay", &ids[0], "-o", "json"]).code(0).typed("replayed");
     assert_eq!(replayed[0]["id"], json!(ids[0]));
     let refused = stage.run(&["deliveries", "discard", "--connection", "box", "--all-dead"]).code(4);
@@ -486,7 +492,8 @@ fn the_api_does_what_the_commands_do() {
     }
     assert_eq!(hub.get(&format!("/deliveries/{}", ids[0])).status(200).json()["body"]["number"], json!(1));
     hub.get("/deliveries/e00000zz").status(404);
-    assert_eq!(hub.post(&format!("/deliveries/{}/replay", ids[0]), None).status(200).json()["id"], json!(ids[0]));
+    let refused = hub.post(&format!("/deliveries/{}/replay", ids[0]), None).status(409).json();
+    assert_eq!(refused["error"], json!("no_connection"), "nobody would deliver it: {refused}");
     let operator = hub.admin.clone();
     let delete = |id: &str| hub.call(&operator, "DELETE", &format!("/deliveries/{id}"), None);
     delete(&ids[1]).status(200);
@@ -497,5 +504,5 @@ fn the_api_does_what_the_commands_do() {
         .iter()
         .map(|line| line["state"].as_str().unwrap_or_default().to_owned())
         .collect();
-    assert_eq!(states, ["dead", "discarded", "waiting"]);
+    assert_eq!(states, ["dead", "discarded", "dead"]);
 }

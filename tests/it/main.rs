@@ -20,6 +20,7 @@ mod connections_vaults;
 mod continuous;
 mod database;
 mod deliveries;
+mod delivery_room;
 mod delivery_sim;
 mod delivery_stage;
 mod demo;

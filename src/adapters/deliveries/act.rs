@@ -14,7 +14,10 @@ pub(super) fn act(on: &Connection, act: &Act, bounds: &Bounds) -> Result<Done, S
     match act {
         Act::Accept { event, at } => accept(on, event, *at, bounds),
         Act::Settle { seq, change, at } => settle(on, *seq, change, *at).map(|count| Done::Count(count as u64)),
-        Act::Retire { connection, trouble, at } => {
+        Act::Retire { connection, heir: Some(heir), at, .. } if heir != connection => {
+            bequeath(on, connection, heir, *at).map(Done::Changed)
+        }
+        Act::Retire { connection, trouble, at, .. } => {
             let sql = "UPDATE event SET stage = 1, settled = ?2, trouble = ?3 WHERE connection = ?1 AND stage = 0";
             let rows = look::waiting_of(on, connection)?;
             run(on, sql, params![connection.as_str(), at.0, trouble])?;
@@ -93,8 +96,9 @@ fn settle(on: &Connection, seq: u64, change: &Change, at: Timestamp) -> Result<u
     let seq = signed(seq);
     match change {
         Change::Delivered { status } => {
+            // It may have been given up while it was under way.
             let sql = "UPDATE event SET stage = 2, settled = ?2, status = ?3, trouble = NULL, attempts = attempts + 1
-                WHERE seq = ?1 AND stage = 0";
+                WHERE seq = ?1 AND stage <= 1";
             run(on, sql, params![seq, at.0, status])
         }
         Change::Again { due, attempts, status, trouble } => {
@@ -108,6 +112,23 @@ fn settle(on: &Connection, seq: u64, change: &Change, at: Timestamp) -> Result<u
             run(on, sql, params![seq, at.0, attempts, status, trouble])
         }
     }
+}
+
+/// What waits and what is dead goes to the heir; those that waited, as they were.
+fn bequeath(on: &Connection, connection: &Name, heir: &Name, at: Timestamp) -> Result<Vec<Row>, String> {
+    let rows = look::waiting_of(on, connection)?;
+    let (of, to) = (connection.as_str(), heir.as_str());
+    let known = "UPDATE event SET stage = 3, settled = ?3, trouble = 'its new connection has it already'
+        WHERE connection = ?1 AND stage <= 1 AND key IN (SELECT key FROM event WHERE connection = ?2)";
+    run(on, known, params![of, to, at.0])?;
+    if run(on, "UPDATE event SET connection = ?2 WHERE connection = ?1 AND stage <= 1", params![of, to])? > 0 {
+        // Its triggers see changes of stages only.
+        run(on, "DELETE FROM tally WHERE connection IN (?1, ?2)", params![of, to])?;
+        let count = "INSERT INTO tally SELECT connection, stage, count(*), sum(bytes) FROM event
+            WHERE connection IN (?1, ?2) GROUP BY connection, stage";
+        run(on, count, params![of, to])?;
+    }
+    Ok(rows)
 }
 
 fn each(on: &Connection, pick: &Pick, mut change: impl FnMut(u64) -> Result<usize, String>) -> Result<Done, String> {

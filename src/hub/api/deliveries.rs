@@ -113,7 +113,7 @@ pub(super) async fn show(
     params(("id" = String, Path, description = "Its id")),
     responses(
         (status = 200, body = ChangedLine),
-        (status = 409, description = "It was delivered or discarded", body = crate::hub::refusal::ErrorBody),
+        (status = 409, description = "It was delivered or discarded, or its connection is not there any more", body = crate::hub::refusal::ErrorBody),
         Always, ByName
     )
 )]
@@ -148,6 +148,15 @@ pub(super) async fn discard(
 async fn change(site: Site, id: &str, discard: bool) -> Result<Json<ChangedLine>, Refusal> {
     let seq = parse_event_id(id).ok_or_else(none)?;
     work(&site, move |site| {
+        if !discard
+            && let Some((letter, _)) = site.post.find(seq).map_err(broken)?
+            && matches!(letter.stage, Stage::Waiting | Stage::Dead)
+            && !site.wish().connections.contains_key(&letter.connection)
+        {
+            let connection = &letter.connection;
+            let why = format!("there is no durable connection '{connection}' any more: nobody would deliver the event");
+            return Err(Refusal::new(StatusCode::CONFLICT, "no_connection", why));
+        }
         if site.post.change(seq, discard).map_err(broken)? {
             return Ok(Json(ChangedLine { id: event_id(seq) }));
         }

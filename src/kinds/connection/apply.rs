@@ -33,7 +33,7 @@ pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
             return revoked.map_or_else(Outcome::from, |()| Outcome::Changed(None));
         }
         Action::Release => {
-            return hand.deliveries().retire(name).map_or_else(Outcome::from, |_| Outcome::Changed(None));
+            return hand.deliveries().retire(name, None).map_or_else(Outcome::from, |_| Outcome::Changed(None));
         }
     };
     match done {
