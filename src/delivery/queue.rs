@@ -101,8 +101,8 @@ struct Line {
 impl Line {
     fn add(&mut self, seq: u64, item: Item) {
         let lane = self.lanes.entry(item.lane).or_default();
-        // A replayed event may be older than those that wait.
-        let first = lane.seqs.first().filter(|first| seq < **first);
+        // A replayed event may be older than those that wait, and an inherited one may be under way.
+        let first = lane.seqs.first().filter(|first| seq < **first || item.at != At::Idle);
         if let Some((first, held)) = first.and_then(|first| Some((*first, self.items.get(first)?))) {
             self.ready.remove(&(held.due, first));
         }
@@ -650,6 +650,22 @@ mod tests {
         }
         assert_eq!(queue.next(NOW.tick).first().map(|sent| (sent.seq, sent.connection.as_str())), Some((2, "new")));
         assert_eq!(queue.len(), 3);
+    }
+
+    #[test]
+    fn what_an_heir_has_waits_for_what_is_under_way_of_the_same_note() {
+        let mut queue = told(&[("old", "agent", "/"), ("new", "agent", "/")]);
+        queue.load(&[row(2, "old", 3)], NOW);
+        let sent = queue.next(NOW.tick).remove(0);
+        queue.load(&[row(1, "new", 3)], NOW);
+        queue.inherit(&[row(2, "old", 3)], &name("new"), NOW);
+        assert!(queue.next(NOW.tick).is_empty());
+        let taken = Arrival::Answered { status: 200, retry_after: None, text: String::new() };
+        assert!(queue.arrived(&sent, &taken, NOW).is_some());
+        if queue.written(&sent.connection, 2) {
+            queue.gone([(&name("new"), 2)]);
+        }
+        assert_eq!(queue.next(NOW.tick).first().map(|sent| sent.seq), Some(1));
     }
 
     #[test]
