@@ -54,7 +54,7 @@ impl Slow {
         self.0.get(at).is_some_and(|(until, _)| now < *until)
     }
 
-    fn note(&mut self, at: &Address, slow: bool, now: Tick) {
+    pub(super) fn note(&mut self, at: &Address, slow: bool, now: Tick) {
         if !slow {
             self.0.remove(at);
             return;

@@ -178,8 +178,6 @@ pub enum AtSink {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stuck {
     pub notes: u64,
-    /// There may be more.
-    pub more: bool,
     /// The first of those that are to be brought on their way again.
     pub ripe: Vec<StuckNote>,
 }
@@ -521,8 +519,7 @@ fn well(view: &View<'_>, inputs: &Inputs, place: &Place) -> Standing {
         }
     }
     if let Some(stuck) = view.stuck.filter(|stuck| stuck.notes > 0) {
-        let more = if stuck.more { "at least " } else { "" };
-        parts.push(format!("{more}{} at the vault whose event never arrived", count(stuck.notes, "note")));
+        parts.push(format!("{} at the vault whose event never arrived", count(stuck.notes, "note")));
         reason = if reason == Reason::Wired { Reason::StuckNotes } else { reason };
     }
     match view.hub {
