@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::inputs::{self, Ends, Inputs, SinkEnd, Unusable};
-use super::plan::{Action, AtSink, Intent, Stuck, View, plan};
+use super::plan::{Action, AtSink, Intent, View, plan};
 use super::record::{Lent, Place, Prepared, Record, Wired};
 use super::spec::ConnectionSpec;
 use crate::kinds::trigger::{self, Address, Seen, Vault};
@@ -206,7 +206,9 @@ impl Case {
     fn plan(&self) -> Intent {
         let ports = [("vault", 2001), ("mailbox", 2003), ("scribe", 2004), ("old", 2005)];
         let ports: BTreeMap<Name, u16> = ports.iter().map(|(text, port)| (name(text), *port)).collect();
-        let (known, heir) = (|_: &Name| !self.gone, |_: &Place| self.heir.clone());
+        let services: BTreeSet<Name> = ports.keys().filter(|_| !self.gone).cloned().collect();
+        let heir = |place: &Place| Some((place.clone(), self.heir.clone()?));
+        let wished: BTreeMap<Place, Name> = self.record.triggers.iter().filter_map(heir).collect();
         plan(&View {
             name: &name("inbox"),
             inputs: self.inputs.as_ref(),
@@ -217,12 +219,13 @@ impl Case {
             suspended: self.suspended.then_some("suspended"),
             vaults: &self.vaults,
             ports: &ports,
-            known: &known,
-            heir: &heir,
+            services: &services,
+            wished: &wished,
             at_sink: &self.at_sink,
             holdings: Ok(&self.holdings),
             tally: self.tally.as_ref(),
-            stuck: Stuck::default(),
+            stuck: None,
+            stays_away: false,
             hub: &hub::Standing::Idle,
             renew: self.renew,
             now: NOW,
