@@ -110,14 +110,14 @@ pub(super) fn orphans(input: &Input<'_>, plan: &mut Plan) {
             plan.steps.push(step(Action::Revoke { jtis }, detail));
         }
     }
-    let wished: BTreeSet<Place> = wished(seen).into_iter().map(|(place, _)| place).collect();
     for (at, vault) in &seen.vaults {
         let Vault::Present(all) = vault else { continue };
         for name in all.keys() {
             let Some(owner) = trigger::owner(&hub.id.name, &at.vault, name) else { continue };
             let place = Place { at: at.clone(), trigger: name.clone() };
             let id = ResourceId::new(KindName::Connection, owner.clone());
-            if wished.contains(&place) {
+            // What a vault did late may be a trigger that its connection does not want for now.
+            if seen.wished.contains_key(&place) {
                 continue;
             }
             let is_noted = |id: &ResourceId| record_of(input, id).triggers.contains(&place);
@@ -261,6 +261,7 @@ impl<'a> Ties<'a> {
             wished: &seen.wished,
             at_sink: seen.at_sink.get(self.name).unwrap_or(&AtSink::Unknown),
             holdings: seen.holdings.as_deref().map_err(String::as_str),
+            own: seen.own.get(self.name).map(Vec::as_slice).unwrap_or_default(),
             tally: seen.tallies.get(self.name),
             stuck: seen.stuck.get(self.name),
             hub: input.hub,
