@@ -14,6 +14,7 @@ use crate::kinds::service::accepts::{Accepts, Given, check_filter, check_params}
 use crate::kinds::service::check::effective_routes;
 use crate::kinds::service::declares::{ActionSpec, Declarations, VAULT_TRIGGER, declared};
 use crate::model::id::{KindName, Name, ResourceId};
+use crate::model::own_scope::is_own;
 use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
 
@@ -202,11 +203,11 @@ impl<'a> Look<'a> {
 
     fn prepare(&mut self, service: &'a Part<'a>, says: Declarations<'a>, sink: &SinkSpec, prepare: &PrepareSpec) {
         let at = "/spec/sink/prepare";
-        if prepare.scope.split(':').next() != Some(says.module) {
+        if !is_own(says.module, &prepare.scope) {
             // Or one module's connection would get a token that governs another.
             let message = format!("`{}` is no scope of {}", prepare.scope, service.id);
             let problem = Problem::error(Code::OutOfRange, self.at(&format!("{at}/scope")), message)
-                .hint(format!("it begins with `{}:`", says.module));
+                .hint(format!("it is `{}:` and a verb", says.module));
             self.blame(problem, None);
         }
         if let Some(token) = &prepare.token

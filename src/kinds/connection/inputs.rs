@@ -6,6 +6,7 @@ use super::spec::{ConnectionSpec, CredentialSpec, Delivery, PrepareSpec, SinkSpe
 use crate::kinds::trigger::{self, Address, Trigger};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
+use crate::model::own_scope::{is_own, is_reserved};
 use crate::ports::bearers::Wanted;
 use crate::ports::hub;
 use crate::ports::tokens::Via;
@@ -117,6 +118,8 @@ pub fn inbox_scope(connection: &Name) -> String {
     format!("{INBOX}:{connection}")
 }
 
+const OWN_SCOPE: &str = "a scope is the module's own name, a colon and a verb";
+
 /// The audience of such a token, and the path under which the hub takes events.
 pub const INBOX: &str = "inbox";
 
@@ -142,6 +145,10 @@ pub fn resolve(name: &Name, spec: &ConnectionSpec, ends: &Ends<'_>) -> Result<In
         let message = format!("Service/{} declares no action `{}` that can be called", sink.service, sink.action);
         unusable("/spec/sink/action", message, "an action has an `endpoint` and a `scope`")
     })?;
+    if !is_own(end.space, scope) {
+        let message = format!("`{scope}` is no scope of Service/{}'s own", sink.service);
+        return Err(unusable("/spec/sink/action", message, OWN_SCOPE));
+    }
     let (mount, strip) = end.mount.unwrap_or(("", false));
     let mount = mount.trim_end_matches('/');
     let direct = format!("{mount}{endpoint}");
@@ -233,10 +240,10 @@ fn prepare(
     end: &SinkEnd<'_>,
 ) -> Result<Prepare, Unusable> {
     let port = end.port.ok_or_else(|| no_port("/spec/sink/service", &sink.service))?;
-    if space(&wish.scope) != end.space {
+    if !is_own(end.space, &wish.scope) {
         // Or one module's connection would get a token that governs another.
         let message = format!("`{}` is no scope of Service/{}", wish.scope, sink.service);
-        return Err(unusable("/spec/sink/prepare/scope", message, "it begins with the sink's own name and a colon"));
+        return Err(unusable("/spec/sink/prepare/scope", message, OWN_SCOPE));
     }
     let fill = |text: &str| {
         let mut text = text.replace("{connection}", name.as_str()).replace("{vault}", &at.vault);
@@ -320,6 +327,10 @@ fn lend(name: &Name, wish: &CredentialSpec, ends: &Ends<'_>) -> Result<Inputs, U
             "it is vault:{vault}:read or vault:{vault}:write",
         )
     })?;
+    if is_reserved(end.space) {
+        let message = format!("Service/{} goes by the name `{}`, which is the hub's own", wish.service, end.space);
+        return Err(unusable("/spec/credential/service", message, "give the module another name"));
+    }
     if verb == "write" && wish.tags.is_empty() {
         let message = "a credential that may write needs at least one tag";
         return Err(unusable(
