@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::inputs::{self, Ends, Inputs, SinkEnd, Unusable};
-use super::plan::{Action, AtSink, Intent, Stuck, View, plan};
+use super::plan::{Action, AtSink, Intent, View, plan};
 use super::record::{Lent, Place, Prepared, Record, Wired};
 use super::spec::ConnectionSpec;
 use crate::kinds::trigger::{self, Address, Seen, Vault};
@@ -206,7 +206,12 @@ impl Case {
     fn plan(&self) -> Intent {
         let ports = [("vault", 2001), ("mailbox", 2003), ("scribe", 2004), ("old", 2005)];
         let ports: BTreeMap<Name, u16> = ports.iter().map(|(text, port)| (name(text), *port)).collect();
-        let (known, heir) = (|_: &Name| !self.gone, |_: &Place| self.heir.clone());
+        let services = if self.gone { BTreeSet::new() } else { ports.keys().cloned().collect() };
+        // Whoever wants everything that this one has.
+        let heirs = |heir: &Name| self.record.triggers.iter().map(|place| (place.clone(), heir.clone())).collect();
+        let wished = self.heir.as_ref().map(heirs).unwrap_or_default();
+        let is_own = |row: &&TokenRow| inputs::connection_of(&row.client).is_some_and(|of| of == name("inbox"));
+        let own: Vec<String> = self.holdings.live.values().filter(is_own).map(|row| row.jti.clone()).collect();
         plan(&View {
             name: &name("inbox"),
             inputs: self.inputs.as_ref(),
@@ -217,12 +222,14 @@ impl Case {
             suspended: self.suspended.then_some("suspended"),
             vaults: &self.vaults,
             ports: &ports,
-            known: &known,
-            heir: &heir,
+            services: &services,
+            wished: &wished,
             at_sink: &self.at_sink,
             holdings: Ok(&self.holdings),
+            own: &own,
             tally: self.tally.as_ref(),
-            stuck: Stuck::default(),
+            stuck: None,
+            stays_away: false,
             hub: &hub::Standing::Idle,
             renew: self.renew,
             now: NOW,
