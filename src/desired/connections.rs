@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::checks::{Finding, Part, dangling};
 use super::link::{Candidates, Version};
 use crate::document::near::{listed, nearest};
+use crate::kinds::connection::fill::{Filler, KNOWN, Misfit, has_token};
 use crate::kinds::connection::inputs::events;
 use crate::kinds::connection::spec::{ConnectionSpec, CredentialSpec, Delivery, PrepareSpec, SinkSpec, SourceSpec};
 use crate::kinds::service::accepts::{Accepts, Given, check_filter, check_params};
@@ -218,27 +219,60 @@ impl<'a> Look<'a> {
                 .hint("write `vault:{vault}:read` or `vault:{vault}:write`, with these very braces");
             self.blame(problem, None);
         }
-        let mut texts = vec![(format!("{at}/put/path"), prepare.put.path.clone())];
+        let vault = self.part.version.spec.as_connection().and_then(|spec| spec.source.as_ref());
+        let vault = vault.map_or("", |source| source.vault.as_str());
+        let fill = Filler { connection: &self.part.id.name, vault, vault_port: 0, params: &sink.params };
+        let check = prepare.check.as_ref();
+        let remove = prepare.remove.as_ref().map(|path| ("remove", path));
+        let paths = [("put/path", &prepare.put.path)].into_iter().chain(check.map(|check| ("check/path", &check.path)));
+        for (field, path) in paths.chain(remove) {
+            if let Err(why) = fill.path(path) {
+                self.misfit(&format!("{at}/{field}"), &why);
+            }
+        }
+        let mut texts = Vec::new();
         collect(&Value::Object(prepare.put.body.clone()), &format!("{at}/put/body"), &mut texts);
-        texts.extend(prepare.remove.clone().map(|path| (format!("{at}/remove"), path)));
-        if let Some(check) = &prepare.check {
-            texts.push((format!("{at}/check/path"), check.path.clone()));
+        let sent = texts.len();
+        if let Some(check) = check {
             collect(&Value::Object(check.entry.clone()), &format!("{at}/check/entry"), &mut texts);
         }
-        for (pointer, text) in texts {
-            let wanted = text.split("{params.").skip(1).filter_map(|rest| rest.split_once('}'));
-            for (name, _) in wanted.filter(|(name, _)| !sink.params.contains_key(*name)) {
-                let message = format!("nothing is given for `{{params.{name}}}`");
-                let problem = Problem::error(Code::MissingField, self.at(&pointer), message)
-                    .hint(format!("add `{name}: ...` to `spec.sink.params`"));
-                self.blame(problem, None);
+        for (index, (pointer, text)) in texts.into_iter().enumerate() {
+            if let Err(why) = fill.text(&text) {
+                self.misfit(&pointer, &why);
             }
-            if text.contains("{token}") && prepare.token.is_none() {
+            if !has_token(&text) {
+                continue;
+            }
+            if index >= sent {
+                let problem = Problem::error(Code::OutOfRange, self.at(&pointer), "no entry can be known by `{token}`")
+                    .hint("it is another one each time; name fields that stay");
+                self.blame(problem, None);
+            } else if prepare.token.is_none() {
                 let problem = Problem::error(Code::MissingField, self.at(&pointer), "there is no `{token}` to send")
                     .hint("add `token: vault:{vault}:write` to `spec.sink.prepare`");
                 self.blame(problem, None);
             }
         }
+    }
+
+    fn misfit(&mut self, pointer: &str, why: &Misfit) {
+        let code = if matches!(why, Misfit::NoParam(_)) { Code::MissingField } else { Code::OutOfRange };
+        let problem = Problem::error(code, self.at(pointer), why.to_string());
+        self.blame(
+            match why {
+                Misfit::NoParam(name) => problem.hint(format!("add `{name}: ...` to `spec.sink.params`")),
+                Misfit::Unknown(word) => match nearest(word, KNOWN) {
+                    Some(near) => problem.hint(format!("did you mean `{{{near}}}`?")),
+                    None => {
+                        let all = KNOWN.into_iter().chain(["params.NAME"]);
+                        problem.hint(format!("there is {}", listed(all, "and", MOST_NAMES)))
+                    }
+                },
+                Misfit::TokenInPath => problem.hint("send it in `body`"),
+                Misfit::Astray(_) | Misfit::FalseToken => problem.hint("change the parameter in `spec.sink.params`"),
+            },
+            None,
+        );
     }
 
     fn credential(&mut self, wish: &'a CredentialSpec) {

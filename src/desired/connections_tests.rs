@@ -131,11 +131,33 @@ fn what_a_sink_is_told_first_is_checked_as_well() {
     assert_eq!(told(&prepare(good)), [""; 0]);
     assert_eq!(
         told(&prepare(&good.replace("sink:admin", "vault:admin"))),
-        ["E0105 `vault:admin` is no scope of Service/sink (it begins with `sink:`)"]
+        ["E0105 `vault:admin` is no scope of Service/sink (it is `sink:` and a verb)"]
     );
     assert_eq!(
         told(&prepare(&good.replace("{params.channel}", "{params.chan}"))),
         ["E0106 nothing is given for `{params.chan}` (add `chan: ...` to `spec.sink.params`)"]
+    );
+    assert_eq!(
+        told(&prepare(&good.replace("'{params.channel}'", "'{chanel}'"))),
+        ["E0105 there is no `{chanel}` (there is `connection`, `vault`, `vaultUrl`, `token` and `params.NAME`)"]
+    );
+    assert_eq!(
+        told(&prepare(&good.replace("/api/c,", "'/api/{token}',"))),
+        ["E0105 a path cannot have `{token}` in it (send it in `body`)"]
+    );
+    let to = |value: &str| {
+        let prepare = format!("{{ {good}, remove: '/api/c/{{params.channel}}' }}");
+        told(&wired(SOURCE, &format!("{TO}, params: {{ channel: '{value}' }}, prepare: {prepare}"), ""))
+    };
+    let hint = "change the parameter in `spec.sink.params`";
+    assert_eq!(to("a/b"), [""; 0]);
+    assert_eq!(
+        to(".."),
+        [format!("E0105 with its parameters the path is `/api/c/..`, which leads somewhere else ({hint})")]
+    );
+    assert_eq!(
+        to("{token}"),
+        [format!("E0105 a parameter brings `{{token}}` with it, where nothing is filled any more ({hint})")]
     );
     assert_eq!(
         told(&prepare(&good.replace("'vault:{vault}:write'", "vault:other:write"))),

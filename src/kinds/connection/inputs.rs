@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::fill::{Filler, Misfit};
 use super::spec::{ConnectionSpec, CredentialSpec, Delivery, PrepareSpec, SinkSpec, SourceSpec};
 use crate::kinds::trigger::{self, Address, Trigger};
 use crate::model::digest::Digest;
@@ -255,17 +256,12 @@ fn prepare(
         let message = format!("`{}` is no scope of Service/{}", wish.scope, sink.service);
         return Err(unusable("/spec/sink/prepare/scope", message, OWN_SCOPE));
     }
-    let fill = |text: &str| {
-        let mut text = text.replace("{connection}", name.as_str()).replace("{vault}", &at.vault);
-        text = text.replace("{vaultUrl}", &format!("http://127.0.0.1:{vault_port}"));
-        for (key, value) in &sink.params {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text = text.replace(&format!("{{params.{key}}}"), &value);
-        }
-        text
+    let fill = Filler { connection: name, vault: &at.vault, vault_port, params: &sink.params };
+    let unfilled = |why: Misfit| {
+        unusable("/spec/sink/prepare", why.to_string(), "it is filled with what stands in `spec.sink.params`")
     };
     let token = wish.token.as_ref().map(|scope| {
-        let scope = fill(scope);
+        let scope = scope.replace("{vault}", &at.vault);
         let vault = scope.strip_prefix("vault:").and_then(|rest| rest.split(':').next());
         let audience = vault.map_or_else(|| space(&scope).to_owned(), |vault| format!("vault.{vault}"));
         Wanted {
@@ -292,13 +288,16 @@ fn prepare(
         port,
         scope: wish.scope.clone(),
         audience: end.space.to_owned(),
-        put: fill(&wish.put.path),
-        body: filled(&Value::Object(wish.put.body.clone()), &fill),
-        check: wish.check.as_ref().map(|check| {
-            let entry = check.entry.iter().map(|(key, value)| (key.clone(), filled(value, &fill))).collect();
-            (fill(&check.path), check.list.clone(), entry)
-        }),
-        remove: wish.remove.as_deref().map(fill),
+        put: fill.path(&wish.put.path).map_err(unfilled)?,
+        body: Value::Object(fill.fields(&wish.put.body).map_err(unfilled)?),
+        check: match &wish.check {
+            Some(check) => {
+                let path = fill.path(&check.path).map_err(unfilled)?;
+                Some((path, check.list.clone(), fill.fields(&check.entry).map_err(unfilled)?))
+            }
+            None => None,
+        },
+        remove: wish.remove.as_deref().map(|path| fill.path(path)).transpose().map_err(unfilled)?,
         token,
         what: Digest::of(b""),
     };
@@ -306,18 +305,6 @@ fn prepare(
     let said = format!("{}\0{}\0{token:?}\0{:?}", prepare.put, prepare.body, prepare.remove);
     prepare.what = Digest::of(said.as_bytes());
     Ok(prepare)
-}
-
-/// Every text in a value, filled.
-fn filled(value: &Value, fill: &impl Fn(&str) -> String) -> Value {
-    match value {
-        Value::String(text) => Value::String(fill(text)),
-        Value::Array(items) => items.iter().map(|item| filled(item, fill)).collect(),
-        Value::Object(fields) => {
-            Value::Object(fields.iter().map(|(key, value)| (key.clone(), filled(value, fill))).collect())
-        }
-        other => other.clone(),
-    }
 }
 
 fn lend(name: &Name, wish: &CredentialSpec, ends: &Ends<'_>) -> Result<Inputs, Unusable> {

@@ -81,8 +81,8 @@ pub struct SinkSpec {
     pub prepare: Option<PrepareSpec>,
 }
 
-/// Something that the sink must be told once, and told again when it forgets. In paths and bodies `{connection}`, `{vault}`, `{vaultUrl}`,
-/// `{token}` and `{params.NAME}` stand for what they say.
+/// Something that the sink must be told once, and told again when it forgets. In paths and bodies `{connection}`, `{vault}`, `{vaultUrl}`
+/// and `{params.NAME}` stand for what they say, and `{token}` in the body that is sent. In paths, values are escaped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrepareSpec {
