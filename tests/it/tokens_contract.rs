@@ -120,9 +120,7 @@ fn what_may_be_asked_for_depends_on_who_asks() {
 fn a_token_that_was_made_for_a_module_makes_and_revokes_none() {
     let hub = hub();
     let (_, victim) = hub.minted("agent:send");
-    for (scope, audience) in
-        [("vault:lab:admin", "vault"), ("parachute:host:auth", "parachute"), ("inbox:one", "inbox")]
-    {
+    for (scope, audience) in [("vault:lab:admin", "vault"), ("vault:lab:admin", "agent"), ("inbox:one", "inbox")] {
         let made = hub.stage.run(&["token", "mint", "-o", "json", "--scope", scope, "--audience", audience]).code(0);
         let line = made.typed("minted").pop().expect("a line");
         let token = line["token"].as_str().expect("a token").to_owned();
