@@ -14,6 +14,7 @@ use crate::kinds::connection::spec::{ConnectionSpec, CredentialSpec, Delivery, P
 use crate::kinds::service::accepts::{Accepts, Given, check_filter, check_params};
 use crate::kinds::service::check::effective_routes;
 use crate::kinds::service::declares::{ActionSpec, Declarations, VAULT_TRIGGER, declared};
+use crate::kinds::trigger;
 use crate::model::id::{KindName, Name, ResourceId};
 use crate::model::own_scope::is_own;
 use crate::model::problem::{Code, Problem};
@@ -49,6 +50,8 @@ pub(super) fn check(
     }
     same_trigger(parts, findings);
     same_vault(parts, findings);
+    same_name_elsewhere(parts, findings);
+    same_entry(parts, findings);
 }
 
 /// A schema that is none is the module's mistake; connections are checked by what is left of it.
@@ -298,7 +301,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// A vault that is declared, and for another service, is hardly the one that was meant.
+    /// A vault that is declared, and for another service, is not the one that was meant: tokens know it by its name alone.
     fn vault(&mut self, service: &Name, vault: &str, pointer: &str) {
         let declared =
             |part: &&Part<'_>| part.version.spec.as_vault().is_some_and(|spec| spec.vault(&part.id.name) == vault);
@@ -312,10 +315,9 @@ impl<'a> Look<'a> {
         }
         let message = format!("{} is declared for Service/{}, and not for Service/{service}", other.id, spec.service);
         let problem = Problem::error(Code::OtherVault, self.at(pointer), message)
-            .warning()
             .also(other.version.document.value_at("/spec/service"), "it is this service's")
-            .hint(format!("name Service/{}, or declare a Vault for Service/{service}", spec.service));
-        self.findings.push(Finding { problem, involved: Vec::new() });
+            .hint(format!("name Service/{}; two vaults of one name would share every token", spec.service));
+        self.blame(problem, None);
     }
 
     fn undeclared(
@@ -399,10 +401,14 @@ fn collect(value: &Value, at: &str, texts: &mut Vec<(String, String)>) {
 
 /// A vault knows one trigger of a name: of two connections, the later one would take the other's away, again and again.
 fn same_trigger(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
-    let mut triggers: BTreeMap<(&Name, &str, &str), Vec<&Part<'_>>> = BTreeMap::new();
+    // A name that is given may be the one that another has by itself.
+    let hub = parts.iter().find(|part| part.id.kind == KindName::Hub).map(|part| &part.id.name);
+    let mut triggers: BTreeMap<(&Name, &str, String), Vec<&Part<'_>>> = BTreeMap::new();
     for part in parts {
         let Some(spec) = part.version.spec.as_connection() else { continue };
-        if let (Some(source), Some(trigger)) = (&spec.source, &spec.trigger_name) {
+        let Some(source) = &spec.source else { continue };
+        let derived = || Some(trigger::name(hub?, &source.vault, &part.id.name));
+        if let Some(trigger) = spec.trigger_name.clone().or_else(derived) {
             triggers.entry((&source.service, &source.vault, trigger)).or_default().push(part);
         }
     }
@@ -424,6 +430,55 @@ fn same_vault(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
         let what = format!("the vault `{vault}` of Service/{service}");
         let hint = "declare it once, or give one of them another `vaultName`";
         findings.extend(clash(parts, Code::VaultClash, &what, "/spec", hint));
+    }
+}
+
+/// Tokens and grants know a vault by its name alone: what is taken from one would be taken from the other, and what is good for one is
+/// good for the other. A connection and a Vault that disagree on the service are told of at the connection.
+fn same_name_elsewhere(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
+    type Services<'a> = BTreeMap<&'a Name, Vec<&'a Part<'a>>>;
+    let (mut declared, mut named): (BTreeMap<&str, Services<'_>>, BTreeMap<&str, Services<'_>>) = Default::default();
+    for part in parts {
+        if let Some(spec) = part.version.spec.as_vault() {
+            let vaults = declared.entry(spec.vault(&part.id.name)).or_default();
+            vaults.entry(&spec.service).or_default().push(part);
+        }
+        if let Some(spec) = part.version.spec.as_connection() {
+            let source = spec.source.as_ref().map(|source| (&source.service, &source.vault));
+            let credential = spec.credential.as_ref().map(|wish| (&wish.vault_service, &wish.vault));
+            if let Some((service, vault)) = source.or(credential) {
+                named.entry(vault).or_default().entry(service).or_default().push(part);
+            }
+        }
+    }
+    named.retain(|vault, _| !declared.contains_key(vault));
+    for (all, pointer) in [(declared, "/spec"), (named, "/spec")] {
+        for (vault, services) in all.into_iter().filter(|(_, services)| services.len() > 1) {
+            let of = listed(services.keys().map(|name| name.as_str()), "and", MOST_NAMES);
+            let what = format!("a vault `{vault}`, of the services {of}: tokens know a vault by its name alone");
+            let hint = "give one of the vaults another name";
+            findings.extend(clash(services.into_values().flatten().collect(), Code::VaultClash, &what, pointer, hint));
+        }
+    }
+}
+
+/// What one connection takes back from a sink when it goes, another one would miss.
+fn same_entry(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
+    let mut entries: BTreeMap<(&Name, String), Vec<&Part<'_>>> = BTreeMap::new();
+    for part in parts {
+        let Some(spec) = part.version.spec.as_connection() else { continue };
+        let (Some(source), Some(sink)) = (&spec.source, &spec.sink) else { continue };
+        let Some(remove) = sink.prepare.as_ref().and_then(|prepare| prepare.remove.as_ref()) else { continue };
+        let name = &part.id.name;
+        let fill = Filler { connection: name, vault: &source.vault, vault_port: 0, params: &sink.params };
+        if let Ok(path) = fill.path(remove) {
+            entries.entry((&sink.service, path)).or_default().push(part);
+        }
+    }
+    for ((service, path), parts) in entries.into_iter().filter(|(_, parts)| parts.len() > 1) {
+        let what = format!("what is removed from Service/{service} by `{path}`");
+        let hint = "give each of them an entry of its own, such as one with `{connection}` in its path";
+        findings.extend(clash(parts, Code::Conflict, &what, "/spec/sink/prepare/remove", hint));
     }
 }
 
