@@ -116,14 +116,14 @@ pub(super) fn orphans(input: &Input<'_>, plan: &mut Plan) {
             plan.steps.push(step(Action::Revoke { jtis }, detail));
         }
     }
-    let wished: BTreeSet<Place> = wished(seen).into_iter().map(|(place, _)| place).collect();
     for (at, vault) in &seen.vaults {
         let Vault::Present(all) = vault else { continue };
         for name in all.keys() {
             let Some(owner) = trigger::owner(&hub.id.name, &at.vault, name) else { continue };
             let place = Place { at: at.clone(), trigger: name.clone() };
             let id = ResourceId::new(KindName::Connection, owner.clone());
-            if wished.contains(&place) {
+            // What a vault did late may be a trigger that its connection does not want for now.
+            if seen.wished.contains_key(&place) {
                 continue;
             }
             let is_noted = |id: &ResourceId| record_of(input, id).triggers.contains(&place);

@@ -285,7 +285,7 @@ fn life(seed: u64, dir: &Path) -> Result<u64, String> {
             8 => earth.borrow_mut().meddle("vault", at, seed.is_multiple_of(2)),
             9 => earth.borrow_mut().lose_triggers("vault", at),
             10 => earth.borrow_mut().revoke_all(name),
-            11 => earth.borrow_mut().tokens.rotate(roll_bool(seed)),
+            11 => earth.borrow_mut().tokens.rotate(seed.is_multiple_of(3)),
             12 => {
                 if let Some(pid) = scene.story.pid(["vault", "mailbox"][roll(2) as usize]) {
                     earth.borrow_mut().kill(pid);
@@ -320,10 +320,6 @@ fn life(seed: u64, dir: &Path) -> Result<u64, String> {
     scene.rest()?;
     let now = earth.borrow().now.0;
     Ok(now)
-}
-
-fn roll_bool(seed: u64) -> bool {
-    seed.is_multiple_of(3)
 }
 
 #[test]
