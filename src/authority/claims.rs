@@ -11,6 +11,8 @@ use crate::ports::tokens::TokenRow;
 
 /// A token that lives longer, in seconds, has a row.
 pub const BRIEF_SECONDS: i64 = 600;
+/// The audiences of tokens that are meant for the hub itself.
+pub const HUB_AUDIENCES: [&str; 2] = ["hub", "operator"];
 /// How far the clock may have been set back since a token was made, in seconds.
 pub(super) const SKEW_SECONDS: i64 = 60;
 
@@ -108,8 +110,13 @@ impl Caller {
         self.scopes.contains(scope)
     }
 
+    /// Whether the token is meant for the hub itself. A token that was made for a module may be in that module's hands.
+    pub fn is_for_hub(&self) -> bool {
+        HUB_AUDIENCES.contains(&self.audience.as_str())
+    }
+
     /// Whether they govern the machine, by `parachute:host:auth` or `parachute:host:admin`.
     pub fn is_operator(&self) -> bool {
-        self.holds(scope::HOST_AUTH) || self.holds(scope::HOST_ADMIN)
+        self.is_for_hub() && (self.holds(scope::HOST_AUTH) || self.holds(scope::HOST_ADMIN))
     }
 }

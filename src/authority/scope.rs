@@ -178,14 +178,15 @@ pub fn rule(caller: &Caller, scope: &Scope) -> Option<Rule> {
     if is_never_requestable(&scope.to_string()) {
         return None;
     }
-    if caller.scopes.contains(HOST_AUTH) {
+    if caller.is_for_hub() && caller.scopes.contains(HOST_AUTH) {
         return Some(Rule::Host);
     }
     let Scope::Vault { name, verb } = scope else {
         return None;
     };
-    let governs_all = *verb == Verb::Admin && caller.scopes.contains(HOST_ADMIN);
-    let governs_it = caller.may(&Scope::Vault { name: name.clone(), verb: Verb::Admin });
+    let governs_all = *verb == Verb::Admin && caller.is_for_hub() && caller.scopes.contains(HOST_ADMIN);
+    let for_it = caller.is_for_hub() || caller.audience.strip_prefix("vault.") == Some(name);
+    let governs_it = for_it && caller.may(&Scope::Vault { name: name.clone(), verb: Verb::Admin });
     (governs_all || governs_it).then_some(Rule::Vault)
 }
 
@@ -357,6 +358,29 @@ mod tests {
         for (held, pins, wanted, by) in cases {
             let scope = Scope::parse(wanted).expect("a scope");
             assert_eq!(rule(&caller(held, pins), &scope), *by, "{held:?} {pins:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_token_for_somebody_else_passes_nothing_on() {
+        let for_audience =
+            |audience: &str, scopes: &[&str]| Caller { audience: audience.to_owned(), ..caller(scopes, &[]) };
+        let lab = Scope::parse("vault:lab:admin").expect("a scope");
+        let send = Scope::parse("agent:send").expect("a scope");
+        let all: &[&str] = &[HOST_AUTH, HOST_ADMIN, "vault:lab:admin"];
+        for audience in ["vault", "parachute", "inbox", "agent", "vault.other", "vault.labs", "Hub", ""] {
+            let caller = for_audience(audience, all);
+            assert_eq!(
+                (rule(&caller, &lab), rule(&caller, &send), caller.is_operator()),
+                (None, None, false),
+                "{audience}"
+            );
+        }
+        let vault = for_audience("vault.lab", all);
+        assert_eq!((rule(&vault, &lab), rule(&vault, &send), vault.is_operator()), (Some(Rule::Vault), None, false));
+        for audience in ["hub", "operator"] {
+            let caller = for_audience(audience, all);
+            assert_eq!((rule(&caller, &lab), rule(&caller, &send)), (Some(Rule::Host), Some(Rule::Host)), "{audience}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::build::Access;
 use super::database::{self, DATABASE};
 use crate::adapters::clock::SystemClock;
 use crate::authority::{Authority, MintError, OwnRequest, Registered, Unrevoked};
+use crate::model::own_scope::is_own;
 use crate::model::secret::Secret;
 use crate::model::time::Timestamp;
 use crate::ports::PortError;
@@ -139,6 +140,19 @@ impl Bearers for LazyBearers {
     }
 
     fn brief(&self, scope: &str, audience: &str, vault_scope: &[String]) -> Result<Secret, PortError> {
+        let of_vault = |vault: &String| {
+            scope.strip_prefix("vault:").and_then(|rest| rest.split(':').next()) == Some(vault)
+                && audience.strip_prefix("vault.") == Some(vault)
+        };
+        // What a module says of itself came this far: it gets no token of ours for anything that is not its own.
+        let fits = match vault_scope {
+            [] => is_own(audience, scope),
+            [vault] => of_vault(vault),
+            _ => false,
+        };
+        if !fits {
+            return Err(PortError::Never(format!("`{scope}` is no scope for a call to `{audience}`")));
+        }
         let (key, now) = ((scope.to_owned(), audience.to_owned()), now());
         if let Some((token, until)) = self.ready.borrow().get(&key)
             && now < *until

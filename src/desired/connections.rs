@@ -8,12 +8,15 @@ use serde_json::{Map, Value};
 use super::checks::{Finding, Part, dangling};
 use super::link::{Candidates, Version};
 use crate::document::near::{listed, nearest};
+use crate::kinds::connection::fill::{Filler, KNOWN, Misfit, has_token};
 use crate::kinds::connection::inputs::events;
 use crate::kinds::connection::spec::{ConnectionSpec, CredentialSpec, Delivery, PrepareSpec, SinkSpec, SourceSpec};
 use crate::kinds::service::accepts::{Accepts, Given, check_filter, check_params};
 use crate::kinds::service::check::effective_routes;
 use crate::kinds::service::declares::{ActionSpec, Declarations, VAULT_TRIGGER, declared};
+use crate::kinds::trigger;
 use crate::model::id::{KindName, Name, ResourceId};
+use crate::model::own_scope::is_own;
 use crate::model::problem::{Code, Problem};
 use crate::model::span::Span;
 
@@ -47,6 +50,8 @@ pub(super) fn check(
     }
     same_trigger(parts, findings);
     same_vault(parts, findings);
+    same_name_elsewhere(parts, findings);
+    same_entry(parts, findings);
 }
 
 /// A schema that is none is the module's mistake; connections are checked by what is left of it.
@@ -202,11 +207,11 @@ impl<'a> Look<'a> {
 
     fn prepare(&mut self, service: &'a Part<'a>, says: Declarations<'a>, sink: &SinkSpec, prepare: &PrepareSpec) {
         let at = "/spec/sink/prepare";
-        if prepare.scope.split(':').next() != Some(says.module) {
+        if !is_own(says.module, &prepare.scope) {
             // Or one module's connection would get a token that governs another.
             let message = format!("`{}` is no scope of {}", prepare.scope, service.id);
             let problem = Problem::error(Code::OutOfRange, self.at(&format!("{at}/scope")), message)
-                .hint(format!("it begins with `{}:`", says.module));
+                .hint(format!("it is `{}:` and a verb", says.module));
             self.blame(problem, None);
         }
         if let Some(token) = &prepare.token
@@ -217,27 +222,60 @@ impl<'a> Look<'a> {
                 .hint("write `vault:{vault}:read` or `vault:{vault}:write`, with these very braces");
             self.blame(problem, None);
         }
-        let mut texts = vec![(format!("{at}/put/path"), prepare.put.path.clone())];
+        let vault = self.part.version.spec.as_connection().and_then(|spec| spec.source.as_ref());
+        let vault = vault.map_or("", |source| source.vault.as_str());
+        let fill = Filler { connection: &self.part.id.name, vault, vault_port: 0, params: &sink.params };
+        let check = prepare.check.as_ref();
+        let remove = prepare.remove.as_ref().map(|path| ("remove", path));
+        let paths = [("put/path", &prepare.put.path)].into_iter().chain(check.map(|check| ("check/path", &check.path)));
+        for (field, path) in paths.chain(remove) {
+            if let Err(why) = fill.path(path) {
+                self.misfit(&format!("{at}/{field}"), &why);
+            }
+        }
+        let mut texts = Vec::new();
         collect(&Value::Object(prepare.put.body.clone()), &format!("{at}/put/body"), &mut texts);
-        texts.extend(prepare.remove.clone().map(|path| (format!("{at}/remove"), path)));
-        if let Some(check) = &prepare.check {
-            texts.push((format!("{at}/check/path"), check.path.clone()));
+        let sent = texts.len();
+        if let Some(check) = check {
             collect(&Value::Object(check.entry.clone()), &format!("{at}/check/entry"), &mut texts);
         }
-        for (pointer, text) in texts {
-            let wanted = text.split("{params.").skip(1).filter_map(|rest| rest.split_once('}'));
-            for (name, _) in wanted.filter(|(name, _)| !sink.params.contains_key(*name)) {
-                let message = format!("nothing is given for `{{params.{name}}}`");
-                let problem = Problem::error(Code::MissingField, self.at(&pointer), message)
-                    .hint(format!("add `{name}: ...` to `spec.sink.params`"));
-                self.blame(problem, None);
+        for (index, (pointer, text)) in texts.into_iter().enumerate() {
+            if let Err(why) = fill.text(&text) {
+                self.misfit(&pointer, &why);
             }
-            if text.contains("{token}") && prepare.token.is_none() {
+            if !has_token(&text) {
+                continue;
+            }
+            if index >= sent {
+                let problem = Problem::error(Code::OutOfRange, self.at(&pointer), "no entry can be known by `{token}`")
+                    .hint("it is another one each time; name fields that stay");
+                self.blame(problem, None);
+            } else if prepare.token.is_none() {
                 let problem = Problem::error(Code::MissingField, self.at(&pointer), "there is no `{token}` to send")
                     .hint("add `token: vault:{vault}:write` to `spec.sink.prepare`");
                 self.blame(problem, None);
             }
         }
+    }
+
+    fn misfit(&mut self, pointer: &str, why: &Misfit) {
+        let code = if matches!(why, Misfit::NoParam(_)) { Code::MissingField } else { Code::OutOfRange };
+        let problem = Problem::error(code, self.at(pointer), why.to_string());
+        self.blame(
+            match why {
+                Misfit::NoParam(name) => problem.hint(format!("add `{name}: ...` to `spec.sink.params`")),
+                Misfit::Unknown(word) => match nearest(word, KNOWN) {
+                    Some(near) => problem.hint(format!("did you mean `{{{near}}}`?")),
+                    None => {
+                        let all = KNOWN.into_iter().chain(["params.NAME"]);
+                        problem.hint(format!("there is {}", listed(all, "and", MOST_NAMES)))
+                    }
+                },
+                Misfit::TokenInPath => problem.hint("send it in `body`"),
+                Misfit::Astray(_) | Misfit::FalseToken => problem.hint("change the parameter in `spec.sink.params`"),
+            },
+            None,
+        );
     }
 
     fn credential(&mut self, wish: &'a CredentialSpec) {
@@ -263,7 +301,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// A vault that is declared, and for another service, is hardly the one that was meant.
+    /// A vault that is declared, and for another service, is not the one that was meant: tokens know it by its name alone.
     fn vault(&mut self, service: &Name, vault: &str, pointer: &str) {
         let declared =
             |part: &&Part<'_>| part.version.spec.as_vault().is_some_and(|spec| spec.vault(&part.id.name) == vault);
@@ -277,10 +315,9 @@ impl<'a> Look<'a> {
         }
         let message = format!("{} is declared for Service/{}, and not for Service/{service}", other.id, spec.service);
         let problem = Problem::error(Code::OtherVault, self.at(pointer), message)
-            .warning()
             .also(other.version.document.value_at("/spec/service"), "it is this service's")
-            .hint(format!("name Service/{}, or declare a Vault for Service/{service}", spec.service));
-        self.findings.push(Finding { problem, involved: Vec::new() });
+            .hint(format!("name Service/{}; two vaults of one name would share every token", spec.service));
+        self.blame(problem, None);
     }
 
     fn undeclared(
@@ -364,10 +401,14 @@ fn collect(value: &Value, at: &str, texts: &mut Vec<(String, String)>) {
 
 /// A vault knows one trigger of a name: of two connections, the later one would take the other's away, again and again.
 fn same_trigger(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
-    let mut triggers: BTreeMap<(&Name, &str, &str), Vec<&Part<'_>>> = BTreeMap::new();
+    // A name that is given may be the one that another has by itself.
+    let hub = parts.iter().find(|part| part.id.kind == KindName::Hub).map(|part| &part.id.name);
+    let mut triggers: BTreeMap<(&Name, &str, String), Vec<&Part<'_>>> = BTreeMap::new();
     for part in parts {
         let Some(spec) = part.version.spec.as_connection() else { continue };
-        if let (Some(source), Some(trigger)) = (&spec.source, &spec.trigger_name) {
+        let Some(source) = &spec.source else { continue };
+        let derived = || Some(trigger::name(hub?, &source.vault, &part.id.name));
+        if let Some(trigger) = spec.trigger_name.clone().or_else(derived) {
             triggers.entry((&source.service, &source.vault, trigger)).or_default().push(part);
         }
     }
@@ -389,6 +430,55 @@ fn same_vault(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
         let what = format!("the vault `{vault}` of Service/{service}");
         let hint = "declare it once, or give one of them another `vaultName`";
         findings.extend(clash(parts, Code::VaultClash, &what, "/spec", hint));
+    }
+}
+
+/// Tokens and grants know a vault by its name alone: what is taken from one would be taken from the other, and what is good for one is
+/// good for the other. A connection and a Vault that disagree on the service are told of at the connection.
+fn same_name_elsewhere(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
+    type Services<'a> = BTreeMap<&'a Name, Vec<&'a Part<'a>>>;
+    let (mut declared, mut named): (BTreeMap<&str, Services<'_>>, BTreeMap<&str, Services<'_>>) = Default::default();
+    for part in parts {
+        if let Some(spec) = part.version.spec.as_vault() {
+            let vaults = declared.entry(spec.vault(&part.id.name)).or_default();
+            vaults.entry(&spec.service).or_default().push(part);
+        }
+        if let Some(spec) = part.version.spec.as_connection() {
+            let source = spec.source.as_ref().map(|source| (&source.service, &source.vault));
+            let credential = spec.credential.as_ref().map(|wish| (&wish.vault_service, &wish.vault));
+            if let Some((service, vault)) = source.or(credential) {
+                named.entry(vault).or_default().entry(service).or_default().push(part);
+            }
+        }
+    }
+    named.retain(|vault, _| !declared.contains_key(vault));
+    for (all, pointer) in [(declared, "/spec"), (named, "/spec")] {
+        for (vault, services) in all.into_iter().filter(|(_, services)| services.len() > 1) {
+            let of = listed(services.keys().map(|name| name.as_str()), "and", MOST_NAMES);
+            let what = format!("a vault `{vault}`, of the services {of}: tokens know a vault by its name alone");
+            let hint = "give one of the vaults another name";
+            findings.extend(clash(services.into_values().flatten().collect(), Code::VaultClash, &what, pointer, hint));
+        }
+    }
+}
+
+/// What one connection takes back from a sink when it goes, another one would miss.
+fn same_entry(parts: &[Part<'_>], findings: &mut Vec<Finding>) {
+    let mut entries: BTreeMap<(&Name, String), Vec<&Part<'_>>> = BTreeMap::new();
+    for part in parts {
+        let Some(spec) = part.version.spec.as_connection() else { continue };
+        let (Some(source), Some(sink)) = (&spec.source, &spec.sink) else { continue };
+        let Some(remove) = sink.prepare.as_ref().and_then(|prepare| prepare.remove.as_ref()) else { continue };
+        let name = &part.id.name;
+        let fill = Filler { connection: name, vault: &source.vault, vault_port: 0, params: &sink.params };
+        if let Ok(path) = fill.path(remove) {
+            entries.entry((&sink.service, path)).or_default().push(part);
+        }
+    }
+    for ((service, path), parts) in entries.into_iter().filter(|(_, parts)| parts.len() > 1) {
+        let what = format!("what is removed from Service/{service} by `{path}`");
+        let hint = "give each of them an entry of its own, such as one with `{connection}` in its path";
+        findings.extend(clash(parts, Code::Conflict, &what, "/spec/sink/prepare/remove", hint));
     }
 }
 

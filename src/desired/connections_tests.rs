@@ -3,7 +3,7 @@
 use super::tests::{HUB, codes, last_good, link, link_with, module_at, service, used};
 use super::*;
 use crate::kinds::service::module::Modules;
-use crate::model::id::ResourceId;
+use crate::model::id::{Name, ResourceId};
 use crate::model::problem::Code;
 
 const VAULT: &str = "{ command: [v], port: 1940, events: [{ key: note.created }, { key: note.updated, filterSchema: { properties: { tags: { type: array } } } }, { key: note.deleted }] }";
@@ -131,11 +131,33 @@ fn what_a_sink_is_told_first_is_checked_as_well() {
     assert_eq!(told(&prepare(good)), [""; 0]);
     assert_eq!(
         told(&prepare(&good.replace("sink:admin", "vault:admin"))),
-        ["E0105 `vault:admin` is no scope of Service/sink (it begins with `sink:`)"]
+        ["E0105 `vault:admin` is no scope of Service/sink (it is `sink:` and a verb)"]
     );
     assert_eq!(
         told(&prepare(&good.replace("{params.channel}", "{params.chan}"))),
         ["E0106 nothing is given for `{params.chan}` (add `chan: ...` to `spec.sink.params`)"]
+    );
+    assert_eq!(
+        told(&prepare(&good.replace("'{params.channel}'", "'{chanel}'"))),
+        ["E0105 there is no `{chanel}` (there is `connection`, `vault`, `vaultUrl`, `token` and `params.NAME`)"]
+    );
+    assert_eq!(
+        told(&prepare(&good.replace("/api/c,", "'/api/{token}',"))),
+        ["E0105 a path cannot have `{token}` in it (send it in `body`)"]
+    );
+    let to = |value: &str| {
+        let prepare = format!("{{ {good}, remove: '/api/c/{{params.channel}}' }}");
+        told(&wired(SOURCE, &format!("{TO}, params: {{ channel: '{value}' }}, prepare: {prepare}"), ""))
+    };
+    let hint = "change the parameter in `spec.sink.params`";
+    assert_eq!(to("a/b"), [""; 0]);
+    assert_eq!(
+        to(".."),
+        [format!("E0105 with its parameters the path is `/api/c/..`, which leads somewhere else ({hint})")]
+    );
+    assert_eq!(
+        to("{token}"),
+        [format!("E0105 a parameter brings `{{token}}` with it, where nothing is filled any more ({hint})")]
     );
     assert_eq!(
         told(&prepare(&good.replace("'vault:{vault}:write'", "vault:other:write"))),
@@ -169,14 +191,59 @@ fn of_two_with_one_trigger_the_newcomer_is_refused() {
 }
 
 #[test]
-fn a_vault_of_another_service_is_worth_a_word() {
+fn a_vault_of_another_service_is_a_mistake() {
     let text = service("other", &VAULT.replace("1940", "1942"))
         + &document("Vault", "default", "{ service: other }")
         + &wired(SOURCE, TO, "");
     let desired = link(&(services() + &text), "");
-    assert_eq!((codes(&desired), desired.errors()), (vec![Code::OtherVault], 0));
+    assert_eq!((codes(&desired), desired.errors()), (vec![Code::OtherVault], 1));
+    assert_eq!(used(&desired), ["home", "other", "sink", "vault", "default"]);
     let own = document("Vault", "mine", "{ service: vault, vaultName: default }");
-    assert_eq!(codes(&link(&(services() + &text + &own), "")), []);
+    let both = link(&(services() + &text + &own), &(services() + &text));
+    assert_eq!(codes(&both), [Code::OtherVault, Code::VaultClash]);
+    assert_eq!(
+        both.problems[1].message,
+        "Vault/default and Vault/mine both want a vault `default`, of the services `other` and `vault`: tokens know a vault by its name alone"
+    );
+    // Those that only connections name count as well.
+    let two = service("other", &VAULT.replace("1940", "1942"))
+        + &wired(SOURCE, TO, "")
+        + &wired(&SOURCE.replace("service: vault", "service: other"), TO, "").replace("name: c }", "name: d }");
+    assert_eq!(codes(&link(&(services() + &two), "")), [Code::VaultClash]);
+    assert_eq!(
+        codes(&link(&(services() + &two.replace("service: other, vault: default", "service: other, vault: lab")), "")),
+        []
+    );
+}
+
+#[test]
+fn a_trigger_name_that_is_anothers_by_itself_clashes() {
+    let home = Name::new("home").expect("a name");
+    let derived = crate::kinds::trigger::name(&home, "default", &Name::new("c").expect("a name"));
+    let other = |name: &str| wired(SOURCE, TO, &format!(", triggerName: {name}")).replace("name: c }", "name: d }");
+    let text = services() + &wired(SOURCE, TO, "");
+    assert_eq!(codes(&link(&(text.clone() + &other(&derived)), &text)), [Code::TriggerClash]);
+    assert_eq!(codes(&link(&(text.clone() + &other("conn_other")), &text)), []);
+}
+
+#[test]
+fn two_that_take_back_the_same_from_a_sink_clash() {
+    let prepared = |name: &str, channel: &str| {
+        let prepare = "scope: sink:admin, put: { path: /api/c, body: { name: '{params.channel}' } }, remove: '/api/c/{params.channel}'";
+        wired(SOURCE, &format!("{TO}, params: {{ channel: {channel} }}, prepare: {{ {prepare} }}"), "")
+            .replace("name: c }", &format!("name: {name} }}"))
+    };
+    let text = services() + &prepared("c", "main");
+    let desired = link(&(text.clone() + &prepared("d", "main")), &text);
+    assert_eq!(
+        (codes(&desired), used(&desired)),
+        (vec![Code::Conflict], vec!["home", "sink", "vault", "c"].into_iter().map(str::to_owned).collect())
+    );
+    assert_eq!(
+        desired.problems[0].message,
+        "Connection/c and Connection/d both want what is removed from Service/sink by `/api/c/main`"
+    );
+    assert_eq!(codes(&link(&(text.clone() + &prepared("d", "side")), &text)), []);
 }
 
 const MODULE: &str = r#"{"name":"sink","manifestName":"sink","port":1941,"paths":["/sink"],"health":"/h","startCmd":["v"],

@@ -20,6 +20,7 @@ use super::refusal::Refusal;
 use super::site::Site;
 use crate::authority::{Authority, OwnRequest};
 use crate::model::id::Name;
+use crate::model::own_scope::is_own;
 use crate::model::wording::nearest;
 use crate::ports::clock::Clock;
 use crate::ports::deliveries::{HubSide, MOST_BODY_BYTES, NotAccepted, event_id};
@@ -40,6 +41,9 @@ pub(super) fn side(authority: &Arc<Authority>, metrics: &Metrics, clock: &Arc<dy
     let (authority, clock, metrics) = (authority.clone(), clock.clone(), metrics.clone());
     HubSide {
         mint: Arc::new(move |wiring: &Wiring| {
+            if !is_own(&wiring.audience, &wiring.scope) {
+                return Err(format!("`{}` is no scope of the sink's own", wiring.scope));
+            }
             let request = OwnRequest {
                 scopes: vec![wiring.scope.clone()],
                 audience: Some(wiring.audience.clone()),

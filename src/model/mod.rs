@@ -14,6 +14,7 @@ pub mod id;
 pub mod observed;
 pub mod output;
 pub mod overriding;
+pub mod own_scope;
 pub mod problem;
 pub mod route;
 pub mod secret;

@@ -111,7 +111,7 @@ codes! {
     BrokenSchema = "E0220",
     /// A vault that is declared for another service than the one that a connection names.
     OtherVault = "E0222",
-    /// Two Vaults declare the same vault of the same service.
+    /// Two Vaults declare the same vault, or there are two of one name in two services.
     VaultClash = "E0223",
     /// A backend lies in the manifest folder, where every blob that is written looks like a change of the manifests.
     BackendInTree = "E0211",

@@ -73,7 +73,13 @@ pub(super) fn leaving(input: &Input<'_>, id: &ResourceId, leaving: &Leaving, pla
     let facts = VaultFacts { input, seen, id, spec, at: at.as_ref(), record: &stored };
     let last = at.as_ref().is_some_and(|at| is_last(input, at));
     let heir = at.as_ref().and_then(|at| heir_of_vault(input, at));
-    let view = vault_kind::View { leaves: true, heir: heir.as_ref(), ..facts.view(&used_by, last) };
+    let namesake = at.as_ref().and_then(|at| namesake(input, seen, at));
+    let view = vault_kind::View {
+        leaves: true,
+        heir: heir.as_ref(),
+        namesake: namesake.as_ref(),
+        ..facts.view(&used_by, last)
+    };
     take(vault_kind::plan(&view), id, &origin, &of_vault, plan);
 }
 
@@ -301,6 +307,7 @@ impl<'a> VaultFacts<'a> {
             used_by,
             last,
             heir: None,
+            namesake: None,
             foreign: &[],
             known: service
                 .is_some_and(|id| self.input.desired.resources.contains_key(&id) || self.input.owned.contains_key(&id)),
@@ -332,6 +339,23 @@ fn heir_of_vault(input: &Input<'_>, at: &Address) -> Option<ResourceId> {
     let same =
         |resource: &&Resource| matches!(&resource.spec, Spec::Vault(spec) if address(spec, &resource.id.name) == *at);
     input.desired.resources.values().find(same).map(|resource| resource.id.clone())
+}
+
+/// A vault of the same name in another service: one that is declared, that a connection names, or that is there.
+fn namesake(input: &Input<'_>, seen: &Seen, at: &Address) -> Option<Address> {
+    let is_other = |service: &Name, vault: &str| *service != at.service && vault == at.vault;
+    let named = |resource: &Resource| {
+        if let Spec::Vault(spec) = &resource.spec {
+            return Some(address(spec, &resource.id.name));
+        }
+        let spec = resource.spec.as_connection()?;
+        let source = spec.source.as_ref().map(|source| (&source.service, &source.vault));
+        let (service, vault) = source.or(spec.credential.as_ref().map(|wish| (&wish.vault_service, &wish.vault)))?;
+        Some(Address { service: service.clone(), vault: vault.clone() })
+    };
+    let declared = input.desired.resources.values().filter_map(named);
+    let there = seen.vaults.iter().filter(|(_, vault)| matches!(vault, Vault::Present(_))).map(|(at, _)| at.clone());
+    declared.chain(there).find(|other| is_other(&other.service, &other.vault))
 }
 
 fn is_last(input: &Input<'_>, at: &Address) -> bool {

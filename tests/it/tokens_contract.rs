@@ -117,6 +117,23 @@ fn what_may_be_asked_for_depends_on_who_asks() {
 }
 
 #[test]
+fn a_token_that_was_made_for_a_module_makes_and_revokes_none() {
+    let hub = hub();
+    let (_, victim) = hub.minted("agent:send");
+    for (scope, audience) in [("vault:lab:admin", "vault"), ("vault:lab:admin", "agent"), ("inbox:one", "inbox")] {
+        let made = hub.stage.run(&["token", "mint", "-o", "json", "--scope", scope, "--audience", audience]).code(0);
+        let line = made.typed("minted").pop().expect("a line");
+        let token = line["token"].as_str().expect("a token").to_owned();
+        for scope in ["vault:lab:admin", "agent:send"] {
+            refused(&hub.mint(&token, &json!({ "scope": scope })), 401, "unauthenticated");
+        }
+        refused(&hub.revoke(&token, &victim), 401, "unauthenticated");
+        refused(&hub.list(&token, ""), 401, "unauthenticated");
+    }
+    assert!(!hub.revocations().contains(&victim));
+}
+
+#[test]
 fn a_revoked_token_counts_no_more_and_is_on_the_list() {
     let hub = hub();
     let (token, jti) = hub.minted("vault:lab:admin");

@@ -19,8 +19,6 @@ use crate::hub::site::Site;
 pub const READS: &str = "parachute:host:auth";
 /// May look and change.
 pub const CHANGES: &str = "parachute:host:admin";
-/// The audiences of tokens that are meant for the hub itself.
-const AUDIENCES: [&str; 2] = ["hub", "operator"];
 
 /// What a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +92,8 @@ pub fn admit(
     code: &'static str,
 ) -> Result<Caller, Refusal> {
     let caller = verify(site, headers, peer, code)?;
-    if !AUDIENCES.contains(&caller.audience.as_str()) {
-        let what = "the token is for another audience; 'hub' or 'operator' is accepted here";
-        return Err(unauthorized(site, peer, code, what, INVALID));
+    if !caller.is_for_hub() {
+        return Err(elsewhere(site, peer, code));
     }
     if !right.is_given(&caller) {
         let scope = right.scope();
@@ -109,6 +106,13 @@ pub fn admit(
         return Err(refusal.challenge(format!("realm=\"trueup\", error=\"insufficient_scope\", scope=\"{scope}\"")));
     }
     Ok(caller)
+}
+
+/// For a token that is good, and meant for somebody else.
+pub(in crate::hub) fn elsewhere(site: &Site, peer: Option<SocketAddr>, code: &'static str) -> Refusal {
+    site.metrics.denied("audience");
+    let what = "the token is for another audience; 'hub' or 'operator' is accepted here";
+    unauthorized(site, peer, code, what, INVALID)
 }
 
 /// What a client whose token is not accepted is told to do.

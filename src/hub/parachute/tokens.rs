@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::authority::{Caller, ListRequest, MintError, MintRequest, Unrevoked};
-use crate::hub::api::asked;
+use crate::hub::api::{asked, rights};
 use crate::hub::refusal::Refusal;
 use crate::hub::site::Site;
 use crate::model::time::Timestamp;
@@ -128,7 +128,7 @@ pub(super) async fn list(
 ) -> Response {
     let page = work(&site, move |site| {
         let by = caller(site, &headers, peer)?;
-        if !by.holds(LISTS) {
+        if !by.is_for_hub() || !by.holds(LISTS) {
             let text = format!("listing tokens needs the scope {LISTS}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, "insufficient_scope", text));
         }
@@ -174,9 +174,16 @@ pub(in crate::hub) fn has_vault(wish: &Wish, vault: &str) -> bool {
     mounts.any(|mount| mount.path == "/vault" || mount.path.strip_prefix("/vault/") == Some(vault))
 }
 
-/// Whoever asks, by any token of ours: what it is good for is asked afterwards.
+/// Whoever asks, by a token for the hub or for one vault: what it is good for is asked afterwards. Any other was made for a module, which
+/// may have kept it.
 fn caller(site: &Site, headers: &HeaderMap, peer: Peer) -> Result<Caller, Refusal> {
-    crate::hub::api::rights::verify(site, headers, peer.map(|Extension(peer)| peer), "unauthenticated")
+    let (peer, code) = (peer.map(|Extension(peer)| peer), "unauthenticated");
+    let caller = rights::verify(site, headers, peer, code)?;
+    let for_vault = caller.audience.strip_prefix("vault.").is_some_and(|vault| !vault.is_empty());
+    if !caller.is_for_hub() && !for_vault {
+        return Err(rights::elsewhere(site, peer, code));
+    }
+    Ok(caller)
 }
 
 /// Who asks, and for what. Nothing of the body is waited for before it is known who sends it.

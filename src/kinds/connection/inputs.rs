@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::fill::{Filler, Misfit};
 use super::spec::{ConnectionSpec, CredentialSpec, Delivery, PrepareSpec, SinkSpec, SourceSpec};
 use crate::kinds::trigger::{self, Address, Trigger};
 use crate::model::digest::Digest;
 use crate::model::id::Name;
+use crate::model::own_scope::{is_own, is_reserved};
 use crate::ports::bearers::Wanted;
 use crate::ports::hub;
 use crate::ports::tokens::Via;
@@ -127,6 +129,8 @@ pub fn inbox_scope(connection: &Name) -> String {
     format!("{INBOX}:{connection}")
 }
 
+const OWN_SCOPE: &str = "a scope is the module's own name, a colon and a verb";
+
 /// The audience of such a token, and the path under which the hub takes events.
 pub const INBOX: &str = "inbox";
 
@@ -152,6 +156,10 @@ pub fn resolve(name: &Name, spec: &ConnectionSpec, ends: &Ends<'_>) -> Result<In
         let message = format!("Service/{} declares no action `{}` that can be called", sink.service, sink.action);
         unusable("/spec/sink/action", message, "an action has an `endpoint` and a `scope`")
     })?;
+    if !is_own(end.space, scope) {
+        let message = format!("`{scope}` is no scope of Service/{}'s own", sink.service);
+        return Err(unusable("/spec/sink/action", message, OWN_SCOPE));
+    }
     let (mount, strip) = end.mount.unwrap_or(("", false));
     let mount = mount.trim_end_matches('/');
     let direct = format!("{mount}{endpoint}");
@@ -243,22 +251,17 @@ fn prepare(
     end: &SinkEnd<'_>,
 ) -> Result<Prepare, Unusable> {
     let port = end.port.ok_or_else(|| no_port("/spec/sink/service", &sink.service))?;
-    if space(&wish.scope) != end.space {
+    if !is_own(end.space, &wish.scope) {
         // Or one module's connection would get a token that governs another.
         let message = format!("`{}` is no scope of Service/{}", wish.scope, sink.service);
-        return Err(unusable("/spec/sink/prepare/scope", message, "it begins with the sink's own name and a colon"));
+        return Err(unusable("/spec/sink/prepare/scope", message, OWN_SCOPE));
     }
-    let fill = |text: &str| {
-        let mut text = text.replace("{connection}", name.as_str()).replace("{vault}", &at.vault);
-        text = text.replace("{vaultUrl}", &format!("http://127.0.0.1:{vault_port}"));
-        for (key, value) in &sink.params {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text = text.replace(&format!("{{params.{key}}}"), &value);
-        }
-        text
+    let fill = Filler { connection: name, vault: &at.vault, vault_port, params: &sink.params };
+    let unfilled = |why: Misfit| {
+        unusable("/spec/sink/prepare", why.to_string(), "it is filled with what stands in `spec.sink.params`")
     };
     let token = wish.token.as_ref().map(|scope| {
-        let scope = fill(scope);
+        let scope = scope.replace("{vault}", &at.vault);
         let vault = scope.strip_prefix("vault:").and_then(|rest| rest.split(':').next());
         let audience = vault.map_or_else(|| space(&scope).to_owned(), |vault| format!("vault.{vault}"));
         Wanted {
@@ -285,13 +288,16 @@ fn prepare(
         port,
         scope: wish.scope.clone(),
         audience: end.space.to_owned(),
-        put: fill(&wish.put.path),
-        body: filled(&Value::Object(wish.put.body.clone()), &fill),
-        check: wish.check.as_ref().map(|check| {
-            let entry = check.entry.iter().map(|(key, value)| (key.clone(), filled(value, &fill))).collect();
-            (fill(&check.path), check.list.clone(), entry)
-        }),
-        remove: wish.remove.as_deref().map(fill),
+        put: fill.path(&wish.put.path).map_err(unfilled)?,
+        body: Value::Object(fill.fields(&wish.put.body).map_err(unfilled)?),
+        check: match &wish.check {
+            Some(check) => {
+                let path = fill.path(&check.path).map_err(unfilled)?;
+                Some((path, check.list.clone(), fill.fields(&check.entry).map_err(unfilled)?))
+            }
+            None => None,
+        },
+        remove: wish.remove.as_deref().map(|path| fill.path(path)).transpose().map_err(unfilled)?,
         token,
         what: Digest::of(b""),
     };
@@ -299,18 +305,6 @@ fn prepare(
     let said = format!("{}\0{}\0{token:?}\0{:?}", prepare.put, prepare.body, prepare.remove);
     prepare.what = Digest::of(said.as_bytes());
     Ok(prepare)
-}
-
-/// Every text in a value, filled.
-fn filled(value: &Value, fill: &impl Fn(&str) -> String) -> Value {
-    match value {
-        Value::String(text) => Value::String(fill(text)),
-        Value::Array(items) => items.iter().map(|item| filled(item, fill)).collect(),
-        Value::Object(fields) => {
-            Value::Object(fields.iter().map(|(key, value)| (key.clone(), filled(value, fill))).collect())
-        }
-        other => other.clone(),
-    }
 }
 
 fn lend(name: &Name, wish: &CredentialSpec, ends: &Ends<'_>) -> Result<Inputs, Unusable> {
@@ -330,6 +324,10 @@ fn lend(name: &Name, wish: &CredentialSpec, ends: &Ends<'_>) -> Result<Inputs, U
             "it is vault:{vault}:read or vault:{vault}:write",
         )
     })?;
+    if is_reserved(end.space) {
+        let message = format!("Service/{} goes by the name `{}`, which is the hub's own", wish.service, end.space);
+        return Err(unusable("/spec/credential/service", message, "give the module another name"));
+    }
     if verb == "write" && wish.tags.is_empty() {
         let message = "a credential that may write needs at least one tag";
         return Err(unusable(

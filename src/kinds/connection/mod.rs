@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod fill;
 pub mod inputs;
 pub mod observe;
 pub mod plan;

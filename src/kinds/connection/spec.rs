@@ -81,8 +81,8 @@ pub struct SinkSpec {
     pub prepare: Option<PrepareSpec>,
 }
 
-/// Something that the sink must be told once, and told again when it forgets. In paths and bodies `{connection}`, `{vault}`, `{vaultUrl}`,
-/// `{token}` and `{params.NAME}` stand for what they say.
+/// Something that the sink must be told once, and told again when it forgets. In paths and bodies `{connection}`, `{vault}`, `{vaultUrl}`
+/// and `{params.NAME}` stand for what they say, and `{token}` in the body that is sent. In paths, values are escaped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrepareSpec {
@@ -206,7 +206,7 @@ impl ConnectionSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RearmSpec {
-    /// So long after the vault tried it.
+    /// So long after the vault tried it; with `delivery: direct` at least 90s, because the vault waits a minute for an answer.
     #[serde(default = "rearm_after")]
     pub after: Millis,
 }
@@ -222,9 +222,9 @@ pub struct RetrySpec {
     /// After so many answers that are no success. A sink that cannot be reached does not count.
     #[schemars(range(min = 1, max = 1000))]
     pub max_attempts: u32,
-    /// So long after it was accepted.
+    /// So long after it was accepted, 1s to 90d.
     pub max_age: Millis,
-    /// How long an answer of the sink is waited for.
+    /// How long an answer of the sink is waited for, 1s to 5m.
     pub timeout: Millis,
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::keys::{self, Root};
+use super::weight;
 use crate::document::Document;
 use crate::document::near::{listed, nearest};
 use crate::model::problem::{Code, Problem};
@@ -47,15 +48,20 @@ pub struct Accepts(Arc<Inner>);
 
 struct Inner {
     schema: Value,
+    /// Why it is too large to be looked at.
+    too_large: OnceLock<Option<String>>,
     ready: OnceLock<Result<Validator, String>>,
 }
+
+/// What stands for a schema that nobody looks at: everything is let through.
+static ANYTHING: Value = Value::Bool(true);
 
 /// A panic while it is made ready leaves it as it was.
 impl std::panic::RefUnwindSafe for Inner {}
 
 impl Accepts {
     pub fn new(schema: Value) -> Self {
-        Self(Arc::new(Inner { schema, ready: OnceLock::new() }))
+        Self(Arc::new(Inner { schema, too_large: OnceLock::new(), ready: OnceLock::new() }))
     }
 
     /// As it was declared.
@@ -70,11 +76,24 @@ impl Accepts {
 
     /// The keys that it names, in its order.
     pub fn keys(&self) -> Vec<&str> {
-        keys::named(&self.0.schema)
+        keys::named(self.names())
+    }
+
+    /// What its names are looked for in.
+    fn names(&self) -> &Value {
+        if self.too_large().is_some() { &ANYTHING } else { &self.0.schema }
+    }
+
+    fn too_large(&self) -> Option<&String> {
+        self.0.too_large.get_or_init(|| weight::too_large(&self.0.schema)).as_ref()
     }
 
     fn ready(&self) -> &Result<Validator, String> {
         self.0.ready.get_or_init(|| {
+            // A module wrote it. What is made of it below is as large as it comes to, and nothing there stops it.
+            if let Some(why) = self.too_large().cloned().or_else(|| weight::too_much(&self.0.schema)) {
+                return Err(why);
+            }
             let patterns = jsonschema::PatternOptions::fancy_regex()
                 .backtrack_limit(BACKTRACKS)
                 .size_limit(PATTERN_BYTES)
@@ -165,7 +184,7 @@ fn check(schema: &Accepts, given: Given<'_>, root: Root) -> Vec<Problem> {
     let nothing = Value::Object(serde_json::Map::new());
     let value = given.value.unwrap_or(&nothing);
     let mut problems = Vec::new();
-    let unknown = keys::unknown(schema.schema(), value, root);
+    let unknown = keys::unknown(schema.names(), value, root);
     for stray in unknown.iter().take(MOST_PROBLEMS) {
         let inside = format!("{}{}", given.pointer, stray.parent);
         let at = given.document.key_at(&format!("{inside}/{}", escaped(&stray.key)));
@@ -178,7 +197,13 @@ fn check(schema: &Accepts, given: Given<'_>, root: Root) -> Vec<Problem> {
             None => problem.hint(format!("what is declared is {}", listed(names, "and", MOST_NAMES))),
         });
     }
-    if let Ok(validator) = schema.ready() {
+    if weight::depth(value) > weight::LEVELS {
+        let message = format!("{} has more than {} levels", dotted(given.pointer), weight::LEVELS);
+        problems.push(Problem::error(Code::OutOfRange, given.document.value_at(given.pointer), message));
+    } else if let Ok(validator) = schema.ready()
+        // All mistakes are made before the first one is told.
+        && !validator.is_valid(value)
+    {
         for error in validator.iter_errors(value).take(MOST_PROBLEMS) {
             say(&error, given, !unknown.is_empty(), 0, &mut problems);
         }

@@ -62,6 +62,30 @@ fn without_a_schema_a_filter_has_what_every_vault_knows() {
 }
 
 #[test]
+fn a_small_schema_that_is_endless_work_is_broken_and_only_its_names_count() {
+    let mut defs = serde_json::Map::new();
+    for index in 0..26 {
+        let next = json!({ "$ref": format!("#/$defs/a{}", index + 1) });
+        defs.insert(format!("a{index}"), json!({ "anyOf": [next, next] }));
+    }
+    defs.insert("a26".to_owned(), json!({ "required": ["zzz"] }));
+    let schema = json!({ "$defs": defs, "$ref": "#/$defs/a0", "properties": { "channel": {} } });
+    let accepts = Accepts::new(schema.clone());
+    assert_eq!(accepts.fault(), Some("its references and alternatives come to more than 10000 schemas"));
+    assert_eq!(params(Some(schema.clone()), "{ channel: main }"), [""; 0]);
+    assert_eq!(
+        params(Some(schema), "{ chanel: main }"),
+        ["20 E0102: `it` has no field `chanel` (did you mean `channel`?)"]
+    );
+    // What is too large is not looked at at all.
+    let large = json!({ "properties": { "channel": {} }, "required": vec!["a"; 20_000] });
+    assert_eq!(Accepts::new(large.clone()).fault(), Some("it has more than 10000 values"));
+    assert_eq!(params(Some(large), "{ other: main }"), [""; 0]);
+    let deep = format!("{}{}", "{ a: ".repeat(9), "1".to_owned() + &" }".repeat(9));
+    assert_eq!(params(Some(json!({ "properties": { "a": {} } })), &deep), ["18 E0105: `it` has more than 8 levels"]);
+}
+
+#[test]
 fn a_key_that_nobody_names_is_an_error_however_open_the_schema_is() {
     let tags = json!({ "type": "object", "properties": { "tags": { "type": "array" } } });
     assert_eq!(filter(Some(tags.clone()), "{ tags: [a] }"), [""; 0]);

@@ -290,7 +290,11 @@ impl Look<'_> {
         let name = self.document.id.name.as_str();
         for flaw in flaws(name, &spec.events, &spec.actions, &spec.credentials, &[]) {
             let code = if flaw.other.is_some() { Code::Conflict } else { Code::OutOfRange };
-            let mut problem = self.at(code, &format!("/spec{}", flaw.pointer), flaw.message);
+            let pointer = match flaw.pointer.as_str() {
+                "/name" => "/metadata/name".to_owned(),
+                below => format!("/spec{below}"),
+            };
+            let mut problem = self.at(code, &pointer, flaw.message);
             if let Some(other) = flaw.other {
                 problem =
                     problem.label("again here").also(self.document.value_at(&format!("/spec{other}")), "first here");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::accepts::Accepts;
 use super::module::Module;
 use super::spec::ServiceSpec;
+use crate::model::own_scope::{is_own, is_reserved};
 use crate::ports::hub::Declared;
 
 /// The way to provision an action that there is: a trigger at a vault.
@@ -54,7 +55,7 @@ pub struct ActionSpec {
     pub endpoint: Option<String>,
     /// The scope that the caller's token has. Without it no connection can use the action.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[^\s:]+(:[^\s:]+)+$"), extend("errorMessage" = SCOPE))]
+    #[schemars(regex(pattern = r"^[^\s:]+:[^\s:]+$"), extend("errorMessage" = SCOPE))]
     pub scope: Option<String>,
     /// How it is connected: `{ type: vault-trigger }`, which is also the default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -262,12 +263,22 @@ pub fn flaws(
     twice("actions", actions.iter().map(|action| action.key.as_str()), &mut flaws);
     twice("credentials", credentials.iter().map(|credential| credential.key.as_str()), &mut flaws);
     twice("connectionTemplates", templates.iter().map(|template| template.key.as_str()), &mut flaws);
+    let reserved = is_reserved(name) && !(actions.is_empty() && credentials.is_empty());
+    if reserved {
+        // Or the tokens with which it is called would be good at the hub.
+        flaws.push(Flaw {
+            pointer: "/name".to_owned(),
+            message: format!(
+                "what is called `{name}` can have no actions and no credentials: the name is the hub's own"
+            ),
+            hint: Some("give it another name".to_owned()),
+            other: None,
+        });
+    }
     for (index, action) in actions.iter().enumerate() {
-        if let Some(scope) = &action.scope
-            && scope.split(':').next() != Some(name)
-        {
+        if let Some(scope) = action.scope.as_ref().filter(|scope| !reserved && !is_own(name, scope)) {
             // With it, the module would be sent tokens that are good at another one.
-            let verb = scope.split_once(':').map_or("", |(_, verb)| verb);
+            let verb = scope.rsplit(':').next().unwrap_or_default();
             flaws.push(Flaw {
                 pointer: format!("/actions/{index}/scope"),
                 message: format!("the scope `{scope}` is not one of `{name}`: an action has a scope of its own module"),

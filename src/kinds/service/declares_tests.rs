@@ -78,6 +78,10 @@ fn a_wrong_field_refuses_the_whole_module_json() {
             "50: `actions[0].scope` cannot be `agent:send vault:x:admin`: a scope is the module's own name, ':' and a verb, such as agent:send",
         ),
         (
+            r#""actions": [{ "key": "a", "title": "t", "scope": "agent:lab:admin" }]"#,
+            "50: `actions[0].scope` cannot be `agent:lab:admin`: a scope is the module's own name, ':' and a verb, such as agent:send",
+        ),
+        (
             r#""actions": [{ "key": "a", "title": "t", "endpoint": "api" }]"#,
             "53: `actions[0].endpoint` cannot be `api`: an endpoint is a path that begins with / and has no spaces",
         ),
@@ -104,6 +108,35 @@ fn a_wrong_field_refuses_the_whole_module_json() {
     ] {
         assert_eq!(module(fields).expect_err(fields), [wrong], "{fields}");
     }
+}
+
+#[test]
+fn a_module_is_neither_the_hub_nor_one_vault() {
+    let action = |name: &str, scope: &str| {
+        let text = format!(
+            r#"{{ "name": "{name}", "manifestName": "x", "port": 1941, "paths": ["/x"], "health": "/h",
+                "actions": [{{ "key": "a", "title": "t", "endpoint": "/in", "scope": "{scope}" }}] }}"#
+        );
+        parse(&SourceFile { shown: "module.json".into(), path: "/m/module.json".into(), text: text.into() })
+            .map_err(|problems| problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>())
+    };
+    assert!(action("vault", "vault:write").is_ok());
+    for (name, scope) in
+        [("vault", "vault:default:admin"), ("parachute", "parachute:host:auth"), ("inbox", "inbox:one:two")]
+    {
+        assert!(action(name, scope).is_err(), "{scope}");
+    }
+    for name in ["parachute", "hub", "operator", "inbox"] {
+        let wrong =
+            format!("what is called `{name}` can have no actions and no credentials: the name is the hub's own");
+        assert_eq!(action(name, &format!("{name}:victim")).expect_err(name), [wrong]);
+    }
+    let credential = "{ command: [a], credentials: [{ key: c, scope: 'vault:{vault}:read', endpoint: /c }] }";
+    let text = format!("apiVersion: trueup/v1\nkind: Service\nmetadata: {{ name: hub }}\nspec: {credential}\n");
+    let file = SourceFile { shown: "a.yaml".into(), path: "/tree/a.yaml".into(), text: text.into() };
+    let problems = Manifest::read(&file, schemas()).problems;
+    let told: Vec<_> = problems.iter().map(|p| (p.span().line, p.message.as_str())).collect();
+    assert_eq!(told, [(3, "what is called `hub` can have no actions and no credentials: the name is the hub's own")]);
 }
 
 #[test]

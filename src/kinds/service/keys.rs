@@ -111,15 +111,7 @@ impl<'a> Walk<'a> {
     }
 
     fn target(&self, reference: &str) -> Option<&'a Value> {
-        if self.nested {
-            return None;
-        }
-        let fragment = reference.strip_prefix('#')?;
-        let fragment = unescaped(fragment)?;
-        match fragment.is_empty() || fragment.starts_with('/') {
-            true => self.root.pointer(&fragment),
-            false => anchored(self.root, &fragment),
-        }
+        if self.nested { None } else { target(self.root, reference) }
     }
 
     fn value(&self, reach: &Reach<'a>, value: &Value, at: &str, root: Root, strays: &mut Vec<Stray>) {
@@ -175,6 +167,15 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Where a reference within a schema leads, when no part of it has an identity of its own.
+pub(super) fn target<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
+    let fragment = unescaped(reference.strip_prefix('#')?)?;
+    match fragment.is_empty() || fragment.starts_with('/') {
+        true => root.pointer(&fragment),
+        false => anchored(root, &fragment),
+    }
+}
+
 /// The schemas of a list's items.
 fn item_schemas(object: &Object) -> Vec<&Value> {
     let mut schemas = Vec::new();
@@ -192,7 +193,8 @@ fn fits(pattern: &str, key: &str) -> bool {
     Regex::new(pattern).map_or(true, |pattern| pattern.is_match(key))
 }
 
-fn has_identity(value: &Value) -> bool {
+/// Whether some part of it has an identity: references may be relative to that.
+pub(super) fn has_identity(value: &Value) -> bool {
     match value {
         Value::Object(object) => {
             object.get("$id").or_else(|| object.get("id")).is_some_and(Value::is_string)

@@ -24,3 +24,4 @@ mod declares_tests;
 #[cfg(test)]
 mod tests;
 pub mod trial;
+mod weight;

@@ -64,6 +64,8 @@ pub struct View<'a> {
     pub remove: Result<&'a Ask, &'a str>,
     /// Connections that use it: declared ones, and those that have a trigger there still.
     pub used_by: &'a [String],
+    /// A vault of the same name in another service. Tokens know it by its name alone.
+    pub namesake: Option<&'a Address>,
     /// Another document declares it.
     pub heir: Option<&'a ResourceId>,
     /// It is the last one of its service.
@@ -187,5 +189,8 @@ fn remove(view: &View<'_>, at: &Address) -> Intent {
 }
 
 fn in_use(view: &View<'_>, at: &Address) -> Option<String> {
+    if let Some(other) = view.namesake.filter(|_| !view.record.stripped) {
+        return Some(format!("{at} is removed when there is no {other}, whose tokens are by the same name"));
+    }
     (!view.used_by.is_empty()).then(|| format!("{at} is removed when {} no longer use it", view.used_by.join(", ")))
 }

@@ -21,6 +21,7 @@ struct Case {
     stripped: bool,
     seen: Vault,
     used_by: Vec<String>,
+    namesake: Option<Address>,
     foreign: Vec<String>,
     heir: Option<ResourceId>,
     known: bool,
@@ -37,6 +38,7 @@ impl Case {
             stripped: false,
             seen: Vault::Present(BTreeMap::new()),
             used_by: Vec::new(),
+            namesake: None,
             foreign: Vec::new(),
             heir: None,
             known: true,
@@ -72,6 +74,7 @@ impl Case {
             create: command(),
             remove: command(),
             used_by: &self.used_by,
+            namesake: self.namesake.as_ref(),
             heir: self.heir.as_ref(),
             last: false,
             foreign: &self.foreign,
@@ -138,6 +141,17 @@ fn a_vault_in_use_is_not_removed() {
     let intent = Case { used_by: used(), ..Case::leaving() }.plan();
     assert!(intent.gate.is_some() && intent.standing.doomed);
     assert!(Case { used_by: used(), stripped: true, ..Case::leaving() }.steps().is_empty());
+}
+
+#[test]
+fn tokens_are_not_taken_from_a_vault_of_the_same_name_in_another_service() {
+    let other = || Some(Address { service: Name::new("other").expect("a name"), vault: "lab".to_owned() });
+    let intent = Case { namesake: other(), ..Case::leaving() }.plan();
+    let gate = "vault lab of Service/vault is removed when there is no vault lab of Service/other, whose tokens are by the same name";
+    assert_eq!((intent.gate.as_deref(), intent.standing.doomed), (Some(gate), true));
+    // They were taken before there was another one.
+    assert_eq!(Case { namesake: other(), stripped: true, ..Case::leaving() }.steps(), ["remove NotDeclared"]);
+    assert!(Case { namesake: other(), policy: DeletionPolicy::Retain, ..Case::leaving() }.plan().gate.is_none());
 }
 
 #[test]
