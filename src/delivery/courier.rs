@@ -243,7 +243,7 @@ impl Desk {
             attempt: sending.attempt,
             content_type: parcel.content_type,
             body: with_params(&parcel.body, &sending.wiring.params),
-            timeout: sending.wiring.retry.timeout,
+            timeout: sending.timeout(),
         };
         let carrying = self.parts.carrier.carry(errand);
         tokio::spawn(async move {

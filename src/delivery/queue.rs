@@ -16,10 +16,15 @@ use crate::model::unit::Millis;
 use crate::ports::deliveries::{Arrival, Change, Row};
 use crate::ports::hub::{State, Wiring, Wish};
 
-/// Events that one sink has at once.
-pub const AT_ONE_SINK: usize = 8;
-/// Events under way at all sinks.
-pub const IN_ALL: usize = 32;
+/// Events that one service has at once, at most.
+pub const AT_ONE_SERVICE: usize = 8;
+/// A service that has some under way takes one more only while it has less than this part of the places that are free: slow ones leave
+/// places to others, fewer and fewer to each the more of them there are.
+const SHARE: usize = 4;
+/// Events under way at all services.
+pub const IN_ALL: usize = 64;
+/// A sink is waited for no longer than this.
+const LONGEST_WAIT: Millis = Millis(300_000);
 /// However old events are, they are tried for so long after a start, or after their connection was taken up again.
 const GRACE: Millis = Millis(600_000);
 /// The database says when an event is due, by a clock that may have been set: it is not waited for longer than this.
@@ -42,6 +47,13 @@ pub struct Sending {
     pub port: u16,
     /// The first is 1.
     pub attempt: u32,
+}
+
+impl Sending {
+    /// How long its answer is waited for: whatever was asked for, it holds its place no longer than that.
+    pub fn timeout(&self) -> Millis {
+        self.wiring.retry.timeout.clamp(Millis(1), LONGEST_WAIT)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +198,8 @@ pub struct Queue {
     sinks: BTreeMap<SinkId, Sink>,
     wish: Arc<Wish>,
     flying: usize,
+    /// By service; who has none under way is not in it.
+    flying_at: BTreeMap<Name, usize>,
     /// Whose turn it is.
     turn: usize,
 }
@@ -297,10 +311,13 @@ impl Queue {
             return None;
         }
         let (port, _) = self.port(&wiring.sink)?;
+        if !self.has_room(&wiring.sink) {
+            return None;
+        }
         let line = self.lines.get_mut(name)?;
         let &(_, seq) = line.ready.first().filter(|(due, _)| *due <= now)?;
         let sink = self.sinks.entry(id(wiring)).or_default();
-        if sink.flying >= AT_ONE_SINK || !sink.breaker.lets(now) {
+        if !sink.breaker.lets(now) {
             return None;
         }
         let attempt = line.items.get(&seq)?.attempts.saturating_add(1);
@@ -308,7 +325,29 @@ impl Queue {
         sink.breaker.sent();
         sink.flying += 1;
         self.flying += 1;
+        *self.flying_at.entry(wiring.sink.clone()).or_default() += 1;
         Some(Sending { seq, connection: name.clone(), wiring: wiring.clone(), port, attempt })
+    }
+
+    /// Whether a service may have one more under way.
+    fn has_room(&self, service: &Name) -> bool {
+        let has = self.flying_at.get(service).copied().unwrap_or_default();
+        let free = IN_ALL.saturating_sub(self.flying);
+        has < AT_ONE_SERVICE.min(free.div_ceil(SHARE))
+    }
+
+    /// One is not under way any more.
+    fn landed(&mut self, wiring: &Wiring) -> &mut Sink {
+        self.flying = self.flying.saturating_sub(1);
+        if let Some(has) = self.flying_at.get_mut(&wiring.sink) {
+            *has = has.saturating_sub(1);
+            if *has == 0 {
+                self.flying_at.remove(&wiring.sink);
+            }
+        }
+        let sink = self.sinks.entry(id(wiring)).or_default();
+        sink.flying = sink.flying.saturating_sub(1);
+        sink
     }
 
     /// Events that have become too old while they waited; each is to be written and then told of by [`Queue::written`].
@@ -336,9 +375,7 @@ impl Queue {
 
     /// What came of an event that was sent; the change is to be written, and then told of by [`Queue::written`].
     pub fn arrived(&mut self, sent: &Sending, arrival: &Arrival, now: Now) -> Option<Change> {
-        let sink = self.sinks.entry(id(&sent.wiring)).or_default();
-        sink.flying = sink.flying.saturating_sub(1);
-        self.flying = self.flying.saturating_sub(1);
+        self.landed(&sent.wiring);
         let line = self.lines.get_mut(&sent.connection)?;
         let item = line.items.get_mut(&sent.seq)?;
         let tick = i64::try_from(now.tick.0).unwrap_or(i64::MAX);
@@ -348,6 +385,7 @@ impl Queue {
         let age = if graced { Millis(0) } else { age };
         let tried = Tried { attempts: item.attempts, age, now: now.wall, roll: now.roll };
         let verdict = judge(arrival, tried, sent.wiring.retry);
+        let sink = self.sinks.entry(id(&sent.wiring)).or_default();
         sink.breaker.heard(verdict.sink, now.tick, now.roll);
         item.at = At::Writing;
         item.next = match (&verdict.change, verdict.pause) {
@@ -366,10 +404,7 @@ impl Queue {
 
     /// It could not be sent after all, and not because of the sink: it is gone from the database, or that cannot be read. `gone` or again soon.
     pub fn unsent(&mut self, sent: &Sending, gone: bool, now: Tick) {
-        let sink = self.sinks.entry(id(&sent.wiring)).or_default();
-        sink.flying = sink.flying.saturating_sub(1);
-        sink.breaker.unsent();
-        self.flying = self.flying.saturating_sub(1);
+        self.landed(&sent.wiring).breaker.unsent();
         let Some(line) = self.lines.get_mut(&sent.connection) else { return };
         if gone {
             line.remove(sent.seq);
@@ -405,7 +440,7 @@ impl Queue {
             }
             let Some((due, _)) = line.ready.first().filter(|_| self.port(&wiring.sink).is_some()) else { continue };
             let Some(sink) = self.sinks.get(&id(wiring)) else { continue };
-            if self.flying >= IN_ALL || sink.flying >= AT_ONE_SINK || sink.breaker.is_probing() {
+            if !self.has_room(&wiring.sink) || sink.breaker.is_probing() {
                 // Its end is an event of its own.
                 continue;
             }
@@ -432,5 +467,103 @@ impl Queue {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::hub::{Module, Retry, Upstream};
+
+    const NOW: Now = Now { tick: Tick(1_000), wall: Timestamp(1_000_000), roll: 0 };
+
+    fn name(text: &str) -> Name {
+        Name::new(text).expect("a name")
+    }
+
+    fn wiring(service: &str, path: &str, timeout: u64) -> Arc<Wiring> {
+        Arc::new(Wiring {
+            sink: name(service),
+            path: path.to_owned(),
+            scope: format!("{service}:send"),
+            audience: service.to_owned(),
+            params: serde_json::Map::new(),
+            suspended: false,
+            retry: Retry { max_attempts: 20, max_age: Millis(86_400_000), timeout: Millis(timeout) },
+        })
+    }
+
+    fn upstream() -> Upstream {
+        Upstream {
+            port: Some(1),
+            routes: Vec::new(),
+            state: State::Ready,
+            reason: "Testing",
+            message: String::new(),
+            pid: None,
+            restarts: 0,
+            last_exit: None,
+            keeps_socket: false,
+            module: Module::default(),
+        }
+    }
+
+    /// Connections by name, each to a service and a path.
+    fn told(connections: &[(&str, &str, &str)]) -> Queue {
+        let mut wish = Wish::default();
+        for (connection, service, path) in connections {
+            wish.upstreams.insert(name(service), Arc::new(upstream()));
+            wish.connections.insert(name(connection), wiring(service, path, 10_000));
+        }
+        let mut queue = Queue::default();
+        queue.tell(Arc::new(wish), NOW.tick);
+        queue
+    }
+
+    fn row(seq: u64, connection: &str, lane: u64) -> Row {
+        Row { seq, connection: name(connection), lane, since: NOW.wall, due: NOW.wall, attempts: 0 }
+    }
+
+    #[test]
+    fn slow_services_leave_a_place_to_every_other() {
+        let names: Vec<String> = (0..16).map(|number| format!("s{number}")).collect();
+        let all: Vec<(&str, &str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str(), "/")).collect();
+        let mut queue = told(&all);
+        // They answer nothing, one after another.
+        for (number, name) in names.iter().enumerate() {
+            let rows: Vec<Row> = (1..=100).map(|seq| row(number as u64 * 100 + seq, name, seq << 1)).collect();
+            queue.load(&rows, NOW);
+            let sent = queue.next(NOW.tick);
+            assert!(sent.iter().any(|sent| sent.connection.as_str() == name), "{name} is held up by others");
+            assert!(queue.flying() <= IN_ALL);
+        }
+    }
+
+    #[test]
+    fn two_paths_of_one_service_share_its_places() {
+        let mut queue = told(&[("one", "slow", "/a"), ("two", "slow", "/b"), ("three", "quick", "/")]);
+        for connection in ["one", "two"] {
+            let first = if connection == "one" { 0 } else { 100 };
+            let rows: Vec<Row> = (1..=50).map(|seq| row(first + seq, connection, seq << 1)).collect();
+            queue.load(&rows, NOW);
+        }
+        let sent = queue.next(NOW.tick);
+        assert_eq!(sent.len(), AT_ONE_SERVICE);
+        let arrival = Arrival::Answered { status: 200, retry_after: None, text: String::new() };
+        assert!(queue.arrived(&sent[0], &arrival, NOW).is_some());
+        assert_eq!(queue.next(NOW.tick).len(), 1, "a place that is free again is used again");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_for_hours() {
+        let sending = |timeout| Sending {
+            seq: 1,
+            connection: name("box"),
+            wiring: wiring("agent", "/", timeout),
+            port: 1,
+            attempt: 1,
+        };
+        assert_eq!(sending(86_400_000).timeout(), Millis(300_000));
+        assert_eq!(sending(60_000).timeout(), Millis(60_000));
     }
 }

@@ -21,6 +21,7 @@ const MOST_JOBS: usize = 4_096;
 /// One transaction has no more than this: others wait for the lock.
 const MOST_TOGETHER: usize = 512;
 const MOST_BYTES_TOGETHER: usize = 32 << 20;
+const ENDING: &str = "the daemon is about to end";
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 /// So often what was settled long ago is forgotten, while there is any.
@@ -91,27 +92,26 @@ impl Writer {
         Ok(Self { shared, clock, thread: Mutex::new(Some(thread)) })
     }
 
-    fn push(&self, job: Job) {
-        let mut state = self.shared.state();
-        state.jobs.push_back(job);
-        drop(state);
-        self.shared.wake.notify_one();
-    }
-
     /// Takes an event in. The answer comes when it is on the disk.
     pub(super) fn accept(&self, event: Event) -> oneshot::Receiver<Result<Accepted, NotAccepted>> {
         let (answer, answered) = oneshot::channel();
-        let state = self.shared.state();
+        let act = Act::Accept { event, at: self.clock.wall() };
+        let mut state = self.shared.state();
         let refused = match &state.broken {
             Some(why) => Some(NotAccepted::Broken(why.clone())),
-            None if state.ended => Some(NotAccepted::Broken("the daemon is about to end".to_owned())),
+            None if state.ended => Some(NotAccepted::Broken(ENDING.to_owned())),
             None => (state.jobs.len() >= MOST_JOBS).then_some(NotAccepted::Busy),
         };
-        drop(state);
         match refused {
-            Some(why) => drop(answer.send(Err(why))),
+            Some(why) => {
+                drop(state);
+                drop(answer.send(Err(why)));
+            }
             None => {
-                self.push(Job { act: Act::Accept { event, at: self.clock.wall() }, answer: Answer::Accept(answer) })
+                // Under the same lock: after the end nobody would answer it.
+                state.jobs.push_back(Job { act, answer: Answer::Accept(answer) });
+                drop(state);
+                self.shared.wake.notify_one();
             }
         }
         answered
@@ -120,7 +120,9 @@ impl Writer {
     /// Writes what became of an attempt; the courier is told when it is on the disk. There are no more of these than events under way or too
     /// old.
     pub(super) fn settle(&self, connection: Name, seq: u64, change: Change, at: Timestamp) {
-        self.push(Job { act: Act::Settle { seq, change, at }, answer: Answer::Settle(connection) });
+        let job = Job { act: Act::Settle { seq, change, at }, answer: Answer::Settle(connection) };
+        self.shared.state().jobs.push_back(job);
+        self.shared.wake.notify_one();
     }
 
     pub(super) fn broken(&self) -> Option<String> {
@@ -145,6 +147,19 @@ struct Hand {
     news: mpsc::UnboundedSender<News>,
     settled: u64,
     sweep_at: Option<Tick>,
+}
+
+impl Drop for Hand {
+    /// However the thread ends: whoever waits is told.
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.ended = true;
+        for job in std::mem::take(&mut state.jobs) {
+            if let Answer::Accept(answer) = job.answer {
+                drop(answer.send(Err(NotAccepted::Broken(ENDING.to_owned()))));
+            }
+        }
+    }
 }
 
 impl Hand {
@@ -290,5 +305,110 @@ impl Hand {
             (false, true) => Some(now + SWEEP_EVERY),
             (false, false) => None,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ports::deliveries::{Letter, LetterQuery, Parcel, Row, Tally};
+
+    /// A database whose disk is full, and which takes its time once.
+    struct Full {
+        held: Mutex<bool>,
+        freed: Condvar,
+    }
+
+    impl DeliveryStore for Full {
+        fn write(&self, _: &[Act]) -> Result<Vec<Done>, String> {
+            let held = self.held.lock().expect("a lock");
+            drop(self.freed.wait_while(held, |held| *held).expect("a lock"));
+            Err("the disk is full".to_owned())
+        }
+        fn waiting(&self, _: u64, _: usize) -> Result<Vec<Row>, String> {
+            Ok(Vec::new())
+        }
+        fn parcel(&self, _: u64) -> Result<Option<Parcel>, String> {
+            Ok(None)
+        }
+        fn tallies(&self) -> Result<BTreeMap<Name, Tally>, String> {
+            Ok(BTreeMap::new())
+        }
+        fn list(&self, _: &LetterQuery) -> Result<Vec<Letter>, String> {
+            Ok(Vec::new())
+        }
+        fn find(&self, _: u64) -> Result<Option<(Letter, Option<Bytes>)>, String> {
+            Ok(None)
+        }
+        fn version(&self) -> Result<i64, String> {
+            Ok(0)
+        }
+    }
+
+    /// A clock that ends the writer when it is asked for the time, once.
+    #[derive(Default)]
+    struct Ending {
+        writer: OnceLock<Arc<Writer>>,
+        done: AtomicBool,
+    }
+
+    impl Clock for Ending {
+        fn now(&self) -> Tick {
+            Tick(0)
+        }
+        fn wall(&self) -> Timestamp {
+            if let Some(writer) = self.writer.get()
+                && !self.done.swap(true, Ordering::SeqCst)
+            {
+                writer.end();
+            }
+            Timestamp(0)
+        }
+    }
+
+    fn event(number: usize) -> Event {
+        Event {
+            connection: Name::new("box").expect("a name"),
+            key: number.to_string(),
+            note: None,
+            what: None,
+            content_type: "application/json".to_owned(),
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    fn writer(held: bool, clock: Arc<Ending>) -> (Arc<Writer>, Arc<Full>) {
+        let store = Arc::new(Full { held: Mutex::new(held), freed: Condvar::new() });
+        let (news, _) = mpsc::unbounded_channel();
+        let writer = Writer::start(store.clone(), clock, news).expect("a thread");
+        (Arc::new(writer), store)
+    }
+
+    #[test]
+    fn an_event_that_comes_while_the_writer_ends_is_refused() {
+        let clock = Arc::new(Ending::default());
+        let (writer, _) = writer(false, clock.clone());
+        assert!(clock.writer.set(writer.clone()).is_ok());
+        let mut answered = writer.accept(event(1));
+        assert!(matches!(answered.try_recv(), Ok(Err(NotAccepted::Broken(_)))));
+    }
+
+    #[test]
+    fn what_waits_when_the_writer_ends_is_answered() {
+        let (writer, store) = writer(true, Arc::default());
+        let mut answered: Vec<_> = (0..3 * MOST_TOGETHER).map(|number| writer.accept(event(number))).collect();
+        writer.shared.state().ended = true;
+        *store.held.lock().expect("a lock") = false;
+        store.freed.notify_all();
+        writer.end();
+        for answer in &mut answered {
+            assert!(matches!(answer.try_recv(), Ok(Err(NotAccepted::Broken(_)))));
+        }
     }
 }

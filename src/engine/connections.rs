@@ -27,6 +27,7 @@ use crate::model::time::{Tick, Timestamp};
 use crate::model::unit::Millis;
 use crate::plan::Leaving;
 use crate::plan::connections::address;
+use crate::ports::bearers::Holdings;
 use crate::ports::files::Program;
 use crate::ports::hub::Wiring;
 use crate::ports::keeper::Phase;
@@ -53,7 +54,7 @@ impl Slow {
         self.0.get(at).is_some_and(|(until, _)| now < *until)
     }
 
-    fn note(&mut self, at: &Address, slow: bool, now: Tick) {
+    pub(super) fn note(&mut self, at: &Address, slow: bool, now: Tick) {
         if !slow {
             self.0.remove(at);
             return;
@@ -105,6 +106,7 @@ impl Engine {
             false => self.look_at_sinks(&inputs, &records).await,
         };
         Some(Seen {
+            own: own(holdings.as_deref().ok()),
             wished: wished(around, &inputs, self.world.clock.wall()),
             services: services(around),
             kept: kept(around),
@@ -261,6 +263,17 @@ fn wished(
         Some((Place { at: inputs.at.clone(), trigger }, name.clone()))
     };
     inputs.iter().filter_map(place).collect()
+}
+
+/// The live tokens of each connection.
+fn own(holdings: Option<&Holdings>) -> BTreeMap<Name, Vec<String>> {
+    let mut own: BTreeMap<Name, Vec<String>> = BTreeMap::new();
+    for (jti, row) in holdings.iter().flat_map(|holdings| &holdings.live) {
+        if let Some(name) = inputs::connection_of(&row.client) {
+            own.entry(name).or_default().push(jti.clone());
+        }
+    }
+    own
 }
 
 fn services(around: &Around<'_>) -> BTreeSet<Name> {

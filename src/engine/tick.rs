@@ -11,7 +11,7 @@ use super::look::Looked;
 use super::memory::{HOPELESS_AFTER, STALLED_AFTER};
 use super::report::{Report, wait_line};
 use super::storage;
-use super::stuck::pace;
+use super::stuck::{GOING_ON, pace};
 use super::{Engine, EngineError, Mode, Sink};
 use crate::desired::Held;
 use crate::kinds::Spec;
@@ -191,7 +191,8 @@ impl Engine {
                 // Nobody tells us what happens to a trigger.
                 Some(_) => {
                     let specs = looked.desired.resources.values().filter_map(|resource| resource.spec.as_connection());
-                    specs.map(pace).fold(looked.hub.interval.min(TIES_INTERVAL), Millis::min)
+                    let going_on = self.rounds.is_going_on().then_some(GOING_ON);
+                    specs.map(pace).chain(going_on).fold(looked.hub.interval.min(TIES_INTERVAL), Millis::min)
                 }
                 None => looked.hub.interval,
             }),

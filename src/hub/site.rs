@@ -134,7 +134,7 @@ impl Site {
         let (authority, jti) = (self.authority.clone(), jti.to_owned());
         let row = tokio::task::spawn_blocking(move || authority.find(&jti)).await;
         let row = row.ok().and_then(Result::ok).flatten().filter(|row| row.revoked.is_none());
-        let name = row.and_then(|row| Name::new(row.client.strip_prefix("connection/")?).ok());
+        let name = row.and_then(|row| Name::new(row.client.strip_prefix("connection/")?.split('/').next()?).ok());
         let Some(connection) = name else { return };
         let Ok(mut said) = self.office.act(Act::Renew { connections: vec![connection] }, REPLACE_LIMIT) else { return };
         let over = async { while said.recv().await.is_some() {} };

@@ -10,9 +10,8 @@ use crate::model::time::Timestamp;
 use crate::model::unit::Millis;
 use crate::ports::peers::{Call, Method, Reply};
 
-/// Notes that are asked for at once, and how often at most. The newest come first: what is stuck is seldom old.
+/// Notes that are asked for at once. The newest come first: what is stuck is seldom old.
 pub const PAGE: usize = 500;
-pub const MOST_PAGES: usize = 10;
 /// So many notes of a connection are brought on their way in one step.
 pub const MOST_AT_ONCE: usize = 50;
 /// A vault waits a minute for an answer; what is marked for longer is not being sent any more.

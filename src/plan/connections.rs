@@ -261,6 +261,7 @@ impl<'a> Ties<'a> {
             wished: &seen.wished,
             at_sink: seen.at_sink.get(self.name).unwrap_or(&AtSink::Unknown),
             holdings: seen.holdings.as_deref().map_err(String::as_str),
+            own: seen.own.get(self.name).map(Vec::as_slice).unwrap_or_default(),
             tally: seen.tallies.get(self.name),
             stuck: seen.stuck.get(self.name),
             hub: input.hub,

@@ -214,8 +214,10 @@ impl Earth {
 
     /// A person revokes every token of a connection.
     pub fn revoke_all(&mut self, connection: &str) {
-        let (client, now) = (format!("connection/{connection}"), self.wall());
-        for row in self.tokens.rows.values_mut().filter(|row| row.client == client && row.subject == "connection") {
+        let (client, now) = (format!("connection/{connection}/"), self.wall());
+        for row in
+            self.tokens.rows.values_mut().filter(|row| row.client.starts_with(&client) && row.subject == "connection")
+        {
             row.revoked.get_or_insert(now);
         }
     }

@@ -74,7 +74,10 @@ fn a_note_that_is_meant_arrives_with_the_parameters_of_its_connection() {
     assert_eq!(trigger["action"]["webhook"], json!(format!("http://127.0.0.1:{}/inbox/inbox", tree.hub)));
     let row = &tree.tokens()[0];
     assert_eq!((&row["scopes"], &row["audience"]), (&json!(["inbox:inbox"]), &json!("inbox")));
-    assert_eq!((&row["client_id"], &row["created_via"]), (&json!("connection/inbox"), &json!("connection_provision")));
+    assert_eq!(
+        (&row["client_id"], &row["created_via"]),
+        (&json!("connection/inbox/vault/vault/default"), &json!("connection_provision"))
+    );
 }
 
 #[test]

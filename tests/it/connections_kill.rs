@@ -212,7 +212,7 @@ impl Life {
         }
         assert_eq!(&triggers["conn_foreign"], foreign, "nobody touched it");
         let clients: Vec<String> = tree.tokens().iter().map(|row| row["client_id"].to_string()).collect();
-        let wanted = ["\"connection/alpha\"", "\"connection/beta\""];
+        let wanted = ["\"connection/alpha/vault/vault/default\"", "\"connection/beta/vault/vault/default\""];
         assert_eq!(clients.iter().map(String::as_str).collect::<BTreeSet<_>>(), wanted.into());
         assert_eq!(clients.len(), 2, "no live orphans");
 

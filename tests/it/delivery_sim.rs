@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use trueup::delivery::queue::{AT_ONE_SINK, IN_ALL, Now, Queue, Sending};
+use trueup::delivery::queue::{AT_ONE_SERVICE, IN_ALL, Now, Queue, Sending};
 use trueup::model::time::{Tick, Timestamp};
 use trueup::model::unit::Millis;
 use trueup::ports::deliveries::{Arrival, Change, Row, Stage};
@@ -157,7 +157,7 @@ impl Life {
         }
         let mut at_sinks: BTreeMap<_, usize> = BTreeMap::new();
         self.flying.iter().for_each(|sent| *at_sinks.entry(sent.wiring.sink.clone()).or_default() += 1);
-        assert!(at_sinks.values().all(|count| *count <= AT_ONE_SINK) && self.flying.len() <= IN_ALL);
+        assert!(at_sinks.values().all(|count| *count <= AT_ONE_SERVICE) && self.flying.len() <= IN_ALL);
         let lanes: BTreeSet<_> = self
             .flying
             .iter()

@@ -32,7 +32,7 @@ pub fn check(document: &Document, spec: &ConnectionSpec, problems: &mut Vec<Prob
         }
     }
     let event = spec.source.as_ref().map(|source| source.event.as_str());
-    if spec.delivery == Delivery::Direct && spec.rearm.is_some() && event == Some("note.created") {
+    if spec.delivery == Delivery::Direct && spec.rearm_after().is_some() && event == Some("note.created") {
         let message = "the vault sends `note.created` once for a note, and nothing can make it send it again";
         let problem = Problem::error(Code::Conflict, document.key_at("/spec/rearm"), message)
             .also(document.value_at("/spec/delivery"), "with a durable delivery the hub takes it from the vault itself")

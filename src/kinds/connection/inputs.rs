@@ -107,9 +107,19 @@ pub fn client(connection: &Name) -> String {
     format!("connection/{connection}")
 }
 
+/// The client of a token that one of those gets whom the connection gives tokens to. What one has got is never given to another.
+fn client_at(connection: &Name, place: &str) -> String {
+    format!("{}/{place}", client(connection))
+}
+
+/// Whether a client is this connection's.
+pub fn is_client_of(client: &str, connection: &Name) -> bool {
+    connection_of(client).is_some_and(|name| name == *connection)
+}
+
 /// The connection of a client, if it is one.
 pub fn connection_of(client: &str) -> Option<Name> {
-    Name::new(client.strip_prefix("connection/")?).ok()
+    Name::new(client.strip_prefix("connection/")?.split('/').next()?).ok()
 }
 
 /// The scope of whoever may put events into the inbox of a connection, and nothing else.
@@ -154,7 +164,7 @@ pub fn resolve(name: &Name, spec: &ConnectionSpec, ends: &Ends<'_>) -> Result<In
         Delivery::Direct => format!("{base}{direct}"),
     };
     let bearer = |scope: String, audience: &str| Wanted {
-        client: client(name),
+        client: client_at(name, &format!("vault/{}/{}", at.service, at.vault)),
         via: Via::ConnectionProvision,
         scope,
         audience: audience.to_owned(),
@@ -252,7 +262,7 @@ fn prepare(
         let vault = scope.strip_prefix("vault:").and_then(|rest| rest.split(':').next());
         let audience = vault.map_or_else(|| space(&scope).to_owned(), |vault| format!("vault.{vault}"));
         Wanted {
-            client: client(name),
+            client: client_at(name, &format!("sink/{}", sink.service)),
             via: Via::ConnectionProvision,
             vault_scope: vault.map(str::to_owned).into_iter().collect(),
             scope,
@@ -332,7 +342,7 @@ fn lend(name: &Name, wish: &CredentialSpec, ends: &Ends<'_>) -> Result<Inputs, U
         Map::from_iter([("scoped_tags".to_owned(), wish.tags.iter().map(|tag| Value::from(tag.as_str())).collect())])
     });
     let token = Wanted {
-        client: client(name),
+        client: client_at(name, &format!("module/{}", wish.service)),
         via: Via::ConnectionCredential,
         scope: format!("vault:{}:{verb}", at.vault),
         audience: at.audience(),

@@ -28,6 +28,8 @@ pub struct Seen {
     pub vaults: BTreeMap<Address, Vault>,
     /// Tokens, or why nothing is known of them.
     pub holdings: Result<Rc<Holdings>, String>,
+    /// The live tokens of each connection.
+    pub own: BTreeMap<Name, Vec<String>>,
     /// Whether sinks have what they were told.
     pub at_sink: BTreeMap<Name, AtSink>,
     /// How events stand.

@@ -178,8 +178,6 @@ pub enum AtSink {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stuck {
     pub notes: u64,
-    /// There may be more.
-    pub more: bool,
     /// The first of those that are to be brought on their way again.
     pub ripe: Vec<StuckNote>,
 }
@@ -207,6 +205,8 @@ pub struct View<'a> {
     pub wished: &'a BTreeMap<Place, Name>,
     pub at_sink: &'a AtSink,
     pub holdings: Result<&'a Holdings, &'a str>,
+    /// The live tokens of this connection.
+    pub own: &'a [String],
     pub tally: Option<&'a Tally>,
     pub stuck: Option<&'a Stuck>,
     pub hub: &'a hub::Standing,
@@ -246,8 +246,7 @@ pub fn plan(view: &View<'_>) -> Intent {
 
 /// Live tokens of this connection.
 fn own<'a>(view: &View<'_>, holdings: &'a Holdings) -> Vec<&'a TokenRow> {
-    let client = super::inputs::client(view.name);
-    holdings.live.values().filter(|row| row.client == client).collect()
+    view.own.iter().filter_map(|jti| holdings.live.get(jti)).collect()
 }
 
 struct Tokens<'a> {
@@ -291,7 +290,8 @@ impl Tokens<'_> {
 
 fn is_of(row: &TokenRow, wanted: &Token) -> bool {
     let permissions = row.permissions.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    row.scopes == [wanted.scope.as_str()]
+    row.client == wanted.client
+        && row.scopes == [wanted.scope.as_str()]
         && row.audience == wanted.audience
         && row.vault_scope == wanted.vault_scope
         && row.via == wanted.via
@@ -341,6 +341,12 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
     let former: Vec<Place> = record.triggers.difference(&wished).cloned().collect();
     if !busy {
         for place in former {
+            // A vault that does not answer holds nothing else up; it is asked again when it does.
+            let silent = matches!(view.vaults.get(&place.at), Some(Vault::Unknown(_)));
+            if silent && view.services.contains(&place.at.service) && heir(view, &place).is_none() {
+                standing.message.push_str(&format!("; {} at {} is removed when that answers", place.trigger, place.at));
+                continue;
+            }
             steps.extend(unwire(view, place, &mut record, Reason::Changed));
         }
         if let Some(old) = record.lent.clone().filter(|_| inputs.lend.is_none() || view.suspended.is_some()) {
@@ -355,7 +361,7 @@ fn keep(view: &View<'_>, inputs: &Inputs, tokens: &Tokens<'_>) -> Intent {
         steps.extend(unprepare(view, &mut record, Reason::Changed));
     }
     if steps.iter().any(|step| step.action.mints()) {
-        steps.extend(excess(view.record, tokens));
+        steps.extend(excess(view.record, inputs, tokens));
     }
     if steps.is_empty() && view.suspended.is_none() {
         steps.extend(inputs.wire.as_ref().and_then(|wire| rearm(view, inputs, wire)));
@@ -513,8 +519,7 @@ fn well(view: &View<'_>, inputs: &Inputs, place: &Place) -> Standing {
         }
     }
     if let Some(stuck) = view.stuck.filter(|stuck| stuck.notes > 0) {
-        let more = if stuck.more { "at least " } else { "" };
-        parts.push(format!("{more}{} at the vault whose event never arrived", count(stuck.notes, "note")));
+        parts.push(format!("{} at the vault whose event never arrived", count(stuck.notes, "note")));
         reason = if reason == Reason::Wired { Reason::StuckNotes } else { reason };
     }
     match view.hub {
@@ -676,11 +681,17 @@ fn surplus(record: &Record, tokens: &Tokens<'_>, reason: Reason) -> Option<Wante
 
 /// Attempts that did not succeed leave a token each, and the newest may be the one that a trigger sends. The others would become more and
 /// more while a vault takes nothing and a person goes on editing.
-fn excess(record: &Record, tokens: &Tokens<'_>) -> Option<Wanted> {
+fn excess(record: &Record, inputs: &Inputs, tokens: &Tokens<'_>) -> Option<Wanted> {
     let used: BTreeSet<&String> = record.jtis().collect();
+    let wire = inputs.wire.iter().map(|wire| &wire.bearer);
+    let prepare = inputs.prepare.iter().filter_map(|prepare| prepare.token.as_ref());
+    let wanted: Vec<&Token> = wire.chain(prepare).chain(inputs.lend.iter().map(|lend| &lend.token)).collect();
     let mut free: Vec<&&TokenRow> = tokens.own.iter().filter(|row| !used.contains(&row.jti)).collect();
     free.sort_by(|a, b| (b.created, &b.jti).cmp(&(a.created, &a.jti)));
-    let jtis: Vec<String> = free.into_iter().skip(1).map(|row| row.jti.clone()).collect();
+    // What somebody had who is not to have it any more goes at once, whether or not the next one answers.
+    let is_spare = |row: &&&TokenRow| wanted.iter().any(|wanted| tokens.fault(&row.jti, wanted).is_none());
+    let (spare, others): (Vec<&&TokenRow>, Vec<&&TokenRow>) = free.into_iter().partition(is_spare);
+    let jtis: Vec<String> = spare.into_iter().skip(1).chain(others).map(|row| row.jti.clone()).collect();
     let detail = count(jtis.len() as u64, "token");
     (!jtis.is_empty()).then(|| step(Action::Revoke { jtis }, Reason::Replaced, Cause::Intent, detail))
 }

@@ -1,6 +1,8 @@
 //! What a Connection asks for. Pure. Every doc comment here is the field's description in the schema and in `trueup explain`.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -29,9 +31,10 @@ pub struct ConnectionSpec {
     pub credential: Option<CredentialSpec>,
     /// How events get there.
     pub delivery: Delivery,
-    /// What becomes of notes whose event never arrived. Default: they are counted and shown.
+    /// What becomes of notes whose event never arrived, because no hub was there to take it. Default: with `delivery: durable` they are
+    /// brought on their way again after five minutes, unless they are older than `retry.maxAge`; otherwise they are counted and shown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rearm: Option<RearmSpec>,
+    pub rearm: Option<Rearm>,
     /// How long the delivery of an event is tried. For `delivery: durable`.
     pub retry: RetrySpec,
     /// The name of the trigger at the vault. A vault remembers by this name which notes it has sent already. Default: made from the names
@@ -155,6 +158,48 @@ pub enum Delivery {
     Durable,
     /// The vault sends each event through the hub to the sink, once, and gets the sink's answer.
     Direct,
+}
+
+/// `false`, `true`, or when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rearm {
+    Plain(bool),
+    For(RearmSpec),
+}
+
+impl JsonSchema for Rearm {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Rearm".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let when = generator.subschema_for::<RearmSpec>();
+        json_schema!({
+            "anyOf": [{ "type": "boolean" }, when],
+            "errorMessage": "rearm is true, false, or { after: 5m }"
+        })
+    }
+}
+
+impl Rearm {
+    /// So long after the vault tried it; `None` for never.
+    pub fn after(&self) -> Option<Millis> {
+        match self {
+            Self::Plain(on) => on.then(rearm_after),
+            Self::For(spec) => Some(spec.after),
+        }
+    }
+}
+
+impl ConnectionSpec {
+    /// How long after its vault tried it an event that never arrived is brought on its way again; `None` for never.
+    pub fn rearm_after(&self) -> Option<Millis> {
+        let usual = (self.delivery == Delivery::Durable).then(rearm_after);
+        self.rearm.as_ref().map_or(usual, Rearm::after)
+    }
 }
 
 /// When an event that never arrived is brought on its way again.

@@ -209,9 +209,12 @@ impl Case {
     fn plan(&self) -> Intent {
         let ports = [("vault", 2001), ("mailbox", 2003), ("scribe", 2004), ("old", 2005)];
         let ports: BTreeMap<Name, u16> = ports.iter().map(|(text, port)| (name(text), *port)).collect();
-        let services: BTreeSet<Name> = ports.keys().filter(|_| !self.gone).cloned().collect();
-        let heir = |place: &Place| Some((place.clone(), self.heir.clone()?));
-        let wished: BTreeMap<Place, Name> = self.record.triggers.iter().filter_map(heir).collect();
+        let services = if self.gone { BTreeSet::new() } else { ports.keys().cloned().collect() };
+        // Whoever wants everything that this one has.
+        let heirs = |heir: &Name| self.record.triggers.iter().map(|place| (place.clone(), heir.clone())).collect();
+        let wished = self.heir.as_ref().map(heirs).unwrap_or_default();
+        let is_own = |row: &&TokenRow| inputs::connection_of(&row.client).is_some_and(|of| of == name("inbox"));
+        let own: Vec<String> = self.holdings.live.values().filter(is_own).map(|row| row.jti.clone()).collect();
         plan(&View {
             name: &name("inbox"),
             inputs: self.inputs.as_ref(),
@@ -226,6 +229,7 @@ impl Case {
             wished: &wished,
             at_sink: &self.at_sink,
             holdings: Ok(&self.holdings),
+            own: &own,
             tally: self.tally.as_ref(),
             stuck: None,
             stays_away: false,
