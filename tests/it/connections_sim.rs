@@ -59,11 +59,10 @@ fn play(dir: &Path, steps: &[Step]) -> u32 {
         plain.story.run(Mode::default(), Millis(60_000)).expect("a plain run");
         let calls = plain.story.fate.calls();
         assert!(calls > 3, "{what} made {calls} calls");
-        for call in 0..calls {
-            for side in [Side::Before, Side::After] {
-                check(&fork(), Some((call, side)), &format!("death {side:?} call {call}"));
-                deaths += 1;
-            }
+        // A death after a call is one before the next: nothing changes the world between them.
+        for call in 0..=calls {
+            check(&fork(), Some((call, Side::Before)), &format!("death before call {call}"));
+            deaths += 1;
         }
         let scene = fork();
         check(&scene, None, "without a crash");
@@ -85,7 +84,7 @@ fn a_crash_at_any_call_while_a_connection_is_made_and_edited_leaves_nothing_behi
         step("direct", |scene| scene.change("inbox", |tie| tie.direct = true)),
         step("durable", |scene| scene.change("inbox", |tie| tie.direct = false)),
     ];
-    assert!(play(dir.path(), &steps) > 200);
+    assert!(play(dir.path(), &steps) > 100);
 }
 
 #[test]
@@ -108,7 +107,7 @@ fn a_crash_at_any_call_while_a_connection_is_suspended_and_renamed_leaves_nothin
         step("removed", |scene| scene.remove("mail")),
         step("back", |scene| scene.declare(Tie::new("mail", "default"))),
     ];
-    assert!(play(dir.path(), &steps) > 300);
+    assert!(play(dir.path(), &steps) > 150);
 }
 
 #[test]
@@ -134,7 +133,7 @@ fn a_crash_at_any_call_while_sinks_are_told_leaves_nothing_behind() {
         step("a channel again", |scene| scene.change("inbox", |tie| tie.channel = Some("main".to_owned()))),
         step("removed", |scene| scene.remove("inbox")),
     ];
-    assert!(play(dir.path(), &steps) > 400);
+    assert!(play(dir.path(), &steps) > 200);
 }
 
 #[test]
@@ -165,7 +164,7 @@ fn a_crash_at_any_call_while_access_is_lent_leaves_nothing_behind() {
         }),
         step("removed", |scene| scene.remove("notes")),
     ];
-    assert!(play(dir.path(), &steps) > 400);
+    assert!(play(dir.path(), &steps) > 200);
 }
 
 fn days(count: u64) -> Millis {
@@ -200,7 +199,7 @@ fn a_crash_at_any_call_while_a_connection_is_healed_leaves_nothing_behind() {
             scene.story.write("hub.yaml", &hub().replace("spec: {}", "spec: { origin: \"https://b.example\" }"));
         }),
     ];
-    assert!(play(dir.path(), &steps) > 400);
+    assert!(play(dir.path(), &steps) > 200);
 }
 
 #[test]
@@ -246,7 +245,7 @@ fn a_crash_at_any_call_while_both_ends_go_leaves_nothing_behind() {
             scene.story.earth.borrow_mut().town.sinks.clear();
         }),
     ];
-    assert!(play(dir.path(), &steps) > 200);
+    assert!(play(dir.path(), &steps) > 100);
 }
 
 fn there(scene: &Scene<'_>, vault: &str, wanted: bool) -> Result<(), String> {

@@ -451,7 +451,7 @@ fn wired(view: &View<'_>, inputs: &Inputs, wire: &Wire, tokens: &Tokens<'_>, rec
     let issuer = tokens.holdings.issuer.clone();
     let wiring = Wiring { wire: wire.clone(), at: at.clone(), port: inputs.vault_port, reuse, issuer, claim };
     let step = step(Action::Wire(Box::new(wiring)), reason, cause, text);
-    let drifted = (cause == Cause::Drift).then(|| (reason, detail));
+    let drifted = (cause == Cause::Drift).then_some((reason, detail));
     match vault {
         Vault::Present(_) => {
             let standing = Standing::down(Reason::Wiring, format!("{} is written", place.trigger));

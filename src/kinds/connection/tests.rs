@@ -63,6 +63,9 @@ fn credential() -> ConnectionSpec {
     serde_json::from_value(wish).expect("a spec")
 }
 
+/// A reason, and what leads to it.
+type Turn<T> = (&'static str, fn(&mut T));
+
 /// Everything that a view borrows.
 struct Case {
     hub: Name,
@@ -267,7 +270,7 @@ fn a_new_one_is_wired_with_a_new_token() {
 
 #[test]
 fn what_its_vault_has_not_as_it_was_written_is_put_right() {
-    let cases: [(&str, fn(&mut Seen)); 5] = [
+    let cases: [Turn<Seen>; 5] = [
         ("TriggerEdited", |seen| seen.webhook = "http://127.0.0.1:1/x".to_owned()),
         ("TriggerEdited", |seen| seen.events.push("updated".to_owned())),
         ("TriggerEdited", |seen| seen.when = json!({})),
@@ -298,7 +301,7 @@ fn what_a_vault_may_leave_out_is_no_edit() {
 
 #[test]
 fn a_token_that_does_not_count_or_will_not_soon_is_replaced() {
-    let cases: [(&str, fn(&mut Case)); 5] = [
+    let cases: [Turn<Case>; 5] = [
         ("BearerRevoked", |case| case.holdings.live.clear()),
         ("BearerExpiring", |case| case.row("j1").expires = Timestamp(NOW.0 + 29 * DAY)),
         ("KeyRotated", |case| case.holdings.kid = Some("k2".to_owned())),
@@ -588,7 +591,7 @@ fn what_a_sink_was_told_before_is_taken_back_when_the_new_one_stands() {
     case.say(channel("other"));
     let intent = case.plan();
     assert_eq!(case.steps(), ["prepare Absent"]);
-    assert_eq!(intent.steps[0].action.claim().expect("a claim").obsolete, [old.clone()]);
+    assert_eq!(intent.steps[0].action.claim().expect("a claim").obsolete, std::slice::from_ref(&old));
     tell(&mut case);
     case.record.obsolete = vec![old];
     assert_eq!(case.steps(), ["revoke Replaced", "unprepare Changed"]);
@@ -625,7 +628,7 @@ fn access_is_lent_renewed_and_withdrawn() {
     hand(&mut case);
     assert_eq!((case.steps(), case.plan().standing.reason), (vec![], Reason::Lent));
     let lent = case.record.lent.clone().expect("lent");
-    let cases: [(&str, fn(&mut Case)); 7] = [
+    let cases: [Turn<Case>; 7] = [
         ("lend BearerExpiring", |case| case.row("j1").expires = Timestamp(NOW.0 + DAY)),
         ("lend BearerRevoked", |case| case.holdings.live.clear()),
         ("lend KeyRotated", |case| case.holdings.kid = Some("k2".to_owned())),
