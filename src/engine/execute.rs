@@ -397,7 +397,7 @@ fn then(step: &Step, outcome: &Outcome, claim: Option<&Owned>, looked: &Looked) 
             Then::Release(step.resource.clone())
         }
         (
-            Action::Connection(ConnectionAction::Release) | Action::Vault(VaultAction::Release),
+            Action::Connection(ConnectionAction::Release { .. }) | Action::Vault(VaultAction::Release),
             Outcome::Changed(_) | Outcome::Already,
         ) => Then::Release(step.resource.clone()),
         (_, Outcome::Recorded(record)) => match base {

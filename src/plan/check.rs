@@ -56,7 +56,7 @@ pub fn check(plan: Plan, input: &Input<'_>) -> Result<CheckedPlan, Vec<String>> 
             Action::Backend(BackendAction::Release) | Action::Storage(StorageAction::Release) if declared || !owned => {
                 broken.push(format!("{id}: released although it is declared, or not ours"));
             }
-            Action::Connection(ConnectionAction::Release)
+            Action::Connection(ConnectionAction::Release { .. })
             | Action::Vault(VaultAction::Release | VaultAction::Remove { .. })
                 if declared || !owned =>
             {

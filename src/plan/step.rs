@@ -84,7 +84,7 @@ impl Step {
                 | ConnectionAction::Unprepare(_)
                 | ConnectionAction::Withdraw(_)
                 | ConnectionAction::Revoke { .. }
-                | ConnectionAction::Release,
+                | ConnectionAction::Release { .. },
             ) => 1,
             Action::Connection(ConnectionAction::Rearm(_)) => 5,
             Action::Service(_) | Action::Storage(_) | Action::Vault(_) | Action::Connection(_) => 4,

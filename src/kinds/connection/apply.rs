@@ -32,8 +32,11 @@ pub async fn apply(hand: &Hand<'_>, name: &Name, action: &Action) -> Outcome {
             let revoked = jtis.iter().try_for_each(|jti| hand.bearers().revoke(jti));
             return revoked.map_or_else(Outcome::from, |()| Outcome::Changed(None));
         }
-        Action::Release => {
-            return hand.deliveries().retire(name, None).map_or_else(Outcome::from, |_| Outcome::Changed(None));
+        Action::Release { heir } => {
+            return hand
+                .deliveries()
+                .retire(name, heir.as_ref())
+                .map_or_else(Outcome::from, |_| Outcome::Changed(None));
         }
     };
     match done {

@@ -45,8 +45,8 @@ pub enum Action {
     Withdraw(Box<Withdrawing>),
     /// Tokens are revoked.
     Revoke { jtis: Vec<String> },
-    /// What waits of its events becomes dead letters, and the ledger lets go of it.
-    Release,
+    /// What waits of its events goes to whoever took its trigger over, or becomes dead letters; the ledger lets go of it.
+    Release { heir: Option<Name> },
 }
 
 /// See [`Action::Wire`].
@@ -134,7 +134,7 @@ impl Action {
             Self::Lend(_) => "lend",
             Self::Withdraw(_) => "withdraw",
             Self::Revoke { .. } => "revoke",
-            Self::Release => "release",
+            Self::Release { .. } => "release",
         }
     }
 
@@ -641,6 +641,9 @@ fn unwire(view: &View<'_>, place: Place, record: &mut Record, reason: Reason) ->
     record.triggers.remove(&place);
     record.wired.take_if(|wired| wired.place == place);
     let heir = heir(view, &place);
+    if reason == Reason::NotDeclared {
+        record.heir = heir.cloned().or(record.heir.take());
+    }
     let detail = match (&heir, reachable) {
         (Some(heir), _) => format!("{} at {} is Connection/{heir}'s from now on", place.trigger, place.at),
         (None, true) => format!("{} at {}", place.trigger, place.at),
@@ -688,8 +691,8 @@ fn excess(record: &Record, inputs: &Inputs, tokens: &Tokens<'_>) -> Option<Wante
     let wanted: Vec<&Token> = wire.chain(prepare).chain(inputs.lend.iter().map(|lend| &lend.token)).collect();
     let mut free: Vec<&&TokenRow> = tokens.own.iter().filter(|row| !used.contains(&row.jti)).collect();
     free.sort_by(|a, b| (b.created, &b.jti).cmp(&(a.created, &a.jti)));
-    // What somebody had who is not to have it any more goes at once, whether or not the next one answers.
-    let is_spare = |row: &&&TokenRow| wanted.iter().any(|wanted| tokens.fault(&row.jti, wanted).is_none());
+    // The newest that its own receiver got may be the one in use. What somebody else had goes at once, whether or not the next one answers.
+    let is_spare = |row: &&&TokenRow| wanted.iter().any(|wanted| wanted.client == row.client);
     let (spare, others): (Vec<&&TokenRow>, Vec<&&TokenRow>) = free.into_iter().partition(is_spare);
     let jtis: Vec<String> = spare.into_iter().skip(1).chain(others).map(|row| row.jti.clone()).collect();
     let detail = count(jtis.len() as u64, "token");
@@ -726,7 +729,10 @@ fn leave(view: &View<'_>, tokens: &Tokens<'_>) -> Intent {
     if let Some(why) = unreachable {
         standing.message = format!("no longer declared; its trigger is removed when the vault answers ({why})");
     } else if steps.is_empty() {
-        steps.push(step(Action::Release, Reason::NotDeclared, Cause::Intent, ""));
+        let heir = view.record.heir.clone();
+        let detail =
+            heir.as_ref().map(|heir| format!("what waits of its events is Connection/{heir}'s")).unwrap_or_default();
+        steps.push(step(Action::Release { heir }, Reason::NotDeclared, Cause::Intent, detail));
     }
     Intent { steps, gate: None, standing, problem: None }
 }

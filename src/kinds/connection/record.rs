@@ -24,6 +24,9 @@ pub struct Record {
     /// What other sinks, or this one by another name, were told before, and is to be taken back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub obsolete: Vec<Prepared>,
+    /// The connection that took its trigger over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heir: Option<Name>,
     /// Set while a module may have a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lent: Option<Lent>,
