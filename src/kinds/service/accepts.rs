@@ -166,7 +166,8 @@ pub fn check_filter(schema: Option<&Accepts>, given: Given<'_>) -> Vec<Problem> 
     problems
 }
 
-/// Checks the parameters of an action. Without a schema it takes none; of a broken one only the names count.
+/// Checks the parameters of an action. Without a schema nobody can say what it takes, and that is told; of a broken one only the names
+/// count.
 pub fn check_params(schema: Option<&Accepts>, given: Given<'_>) -> Vec<Problem> {
     if let Some(schema) = schema {
         return check(schema, given, Root::AsDeclared);
@@ -174,8 +175,9 @@ pub fn check_params(schema: Option<&Accepts>, given: Given<'_>) -> Vec<Problem> 
     let params = given.value.and_then(Value::as_object).into_iter().flat_map(|params| params.keys());
     let unknown = |key: &String| {
         let at = given.document.key_at(&format!("{}/{}", given.pointer, escaped(key)));
-        let message = format!("{} has the parameter `{key}`, and the action takes none", dotted(given.pointer));
-        Problem::error(Code::UnknownField, at, message).hint("it declares no `inputSchema`; remove the parameter")
+        let message = format!("{} has the parameter `{key}`, and the action declares none", dotted(given.pointer));
+        let hint = "its module has no `inputSchema`, so nobody can say whether it takes it";
+        Problem::error(Code::UnknownField, at, message).warning().hint(hint)
     };
     params.take(MOST_PROBLEMS).map(unknown).collect()
 }

@@ -111,7 +111,7 @@ fn params_are_what_the_action_declares() {
     assert_eq!(
         params(None, "{ channel: main }"),
         [
-            "20 E0102: `it` has the parameter `channel`, and the action takes none (it declares no `inputSchema`; remove the parameter)"
+            "20 E0102: `it` has the parameter `channel`, and the action declares none (its module has no `inputSchema`, so nobody can say whether it takes it)"
         ]
     );
     let schema = json!({
