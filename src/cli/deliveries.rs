@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
-use super::engine::{Letters, LettersQuery, Which};
+use super::engine::{ChangedEvents, Letters, LettersQuery, Which};
 use super::exit::Failure;
 use super::names;
 use super::render::deliveries as render;
@@ -193,7 +193,7 @@ fn list(args: &DeliveryList, letters: &dyn Letters, now: Timestamp, screen: &mut
 fn change(
     chosen: &Chosen,
     line: fn(ChangedLine) -> DeliveryOutput,
-    act: &dyn Fn(Which<'_>) -> Result<(Vec<String>, Option<String>), Failure>,
+    act: &dyn Fn(Which<'_>) -> Result<ChangedEvents, Failure>,
     now: Timestamp,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {

@@ -301,6 +301,9 @@ pub enum Which<'a> {
     AllDead(&'a Name),
 }
 
+/// The ids of events that were changed, and what is to be said of them.
+pub type ChangedEvents = (Vec<String>, Option<String>);
+
 /// The events of a state folder. Blocking calls; neither the engine nor a daemon is needed for them.
 pub trait Letters {
     /// The newest first.
@@ -310,7 +313,7 @@ pub trait Letters {
     ///
     /// # Errors
     /// Also when their connection is not there any more: nobody would deliver them.
-    fn replay(&self, which: Which<'_>) -> Result<(Vec<String>, Option<String>), Failure>;
+    fn replay(&self, which: Which<'_>) -> Result<ChangedEvents, Failure>;
     /// The ids of those that are thrown away; others are not there, or were delivered or discarded.
     fn discard(&self, which: Which<'_>) -> Result<Vec<String>, Failure>;
 }

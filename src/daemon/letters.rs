@@ -9,7 +9,7 @@ use super::deliveries::DATABASE;
 use super::{build, socket, tree};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::deliveries::Delivered;
-use crate::cli::engine::{Letters, LettersQuery, Place, Which};
+use crate::cli::engine::{ChangedEvents, Letters, LettersQuery, Place, Which};
 use crate::cli::exit::Failure;
 use crate::cli::names;
 use crate::model::delivery_output::{DeliveryDetail, DeliveryLine};
@@ -168,7 +168,7 @@ impl Letters for Local {
         Ok(lines::detail(&letter, body.as_deref()))
     }
 
-    fn replay(&self, which: Which<'_>) -> Result<(Vec<String>, Option<String>), Failure> {
+    fn replay(&self, which: Which<'_>) -> Result<ChangedEvents, Failure> {
         let note = self.deliverable(which)?;
         let changed = self.change(which, |pick| Act::Replay { pick, at: SystemClock.wall() })?;
         Ok((changed, note))
