@@ -38,6 +38,8 @@
 //! | several sinks, and standing still | once `one_note_goes_to_every_connection_..`, ends `.._suspended_..` |
 //! | driven without a browser | all of it |
 
+#![expect(clippy::disallowed_methods, reason = "real processes take real time")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
