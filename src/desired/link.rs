@@ -192,9 +192,13 @@ fn hubs(input: &Input<'_>, candidates: &mut Candidates<'_>, problems: &mut Vec<P
         }
         return;
     }
+    // Finding a place reads its whole file again, and a good tree has nothing to say.
+    if all.len() < 2 {
+        return;
+    }
     let places: Vec<Span> =
         all.iter().filter_map(|id| candidates.get(id)?.fresh.as_ref()).map(|v| name_at(&v.document)).collect();
-    if all.len() < 2 || places.len() < 2 {
+    if places.len() < 2 {
         return;
     }
     let mut places = places.into_iter();
@@ -215,8 +219,11 @@ fn hubs(input: &Input<'_>, candidates: &mut Candidates<'_>, problems: &mut Vec<P
 /// A tree has one Storage at most.
 fn storages(candidates: &mut Candidates<'_>, problems: &mut Vec<Problem>) {
     let declared = candidates.iter().filter(|(id, candidate)| id.kind == KindName::Storage && candidate.declared);
-    let fresh = declared.filter_map(|(id, candidate)| Some((id.clone(), name_at(&candidate.fresh.as_ref()?.document))));
-    let all: Vec<(ResourceId, Span)> = fresh.collect();
+    let fresh: Vec<_> = declared.filter_map(|(id, candidate)| Some((id, candidate.fresh.as_ref()?))).collect();
+    if fresh.len() < 2 {
+        return;
+    }
+    let all: Vec<(ResourceId, Span)> = fresh.into_iter().map(|(id, v)| (id.clone(), name_at(&v.document))).collect();
     let [(_, first), others @ ..] = &all[..] else { return };
     if others.is_empty() {
         return;

@@ -116,6 +116,14 @@ pub struct Memory {
     pub notes: Vec<NoteLine>,
 }
 
+/// What is noted of one resource, whatever the action.
+fn of<'a, 'b, T>(
+    all: &'a BTreeMap<(ResourceId, &'static str), T>,
+    id: &'b ResourceId,
+) -> impl Iterator<Item = (&'a (ResourceId, &'static str), &'a T)> + use<'a, 'b, T> {
+    all.range((id.clone(), "")..).take_while(move |((other, _), _)| other == id)
+}
+
 impl Memory {
     /// How long this step still has to wait.
     pub fn pause(&self, id: &ResourceId, action: &'static str, key: &str, now: Tick) -> Option<Millis> {
@@ -162,10 +170,14 @@ impl Memory {
 
     /// All is well with it: earlier attempts do not count any more, but for those against drift, which have to last a while.
     pub fn settled(&mut self, id: &ResourceId, now: Tick) {
-        self.tries.retain(|(other, _), tries| other != id || now < tries.until);
-        self.changes.retain(|(other, _), changes| {
-            other != id || changes.count(now) > 0 || (now - changes.since) < ANOTHER_VERSION
-        });
+        let over = |(_, tries): &(&(ResourceId, &'static str), &Tries)| now >= tries.until;
+        let tries: Vec<_> = of(&self.tries, id).filter(over).map(|(key, _)| key.clone()).collect();
+        tries.iter().for_each(|key| drop(self.tries.remove(key)));
+        let over = |(_, changes): &(&(ResourceId, &'static str), &Changes)| {
+            changes.count(now) == 0 && (now - changes.since) >= ANOTHER_VERSION
+        };
+        let changes: Vec<_> = of(&self.changes, id).filter(over).map(|(key, _)| key.clone()).collect();
+        changes.iter().for_each(|key| drop(self.changes.remove(key)));
     }
 
     /// A service is replaced.
@@ -215,10 +227,10 @@ impl Memory {
     /// How often the most tried step of a resource was tried in a row, and what it last failed with. While a step `waits`, the
     /// versions that came and went count too.
     pub fn attempts(&self, id: &ResourceId, waits: bool) -> (u32, Option<&str>) {
-        let of_it = self.tries.iter().filter(|((other, _), _)| other == id).map(|(_, tries)| tries);
+        let of_it = of(&self.tries, id).map(|(_, tries)| tries);
         let (count, failure) =
             of_it.fold((0, None), |(count, failure), t| (count.max(t.count), t.failure.as_deref().or(failure)));
-        let changes = self.changes.iter().filter(|((other, _), _)| waits && other == id);
+        let changes = of(&self.changes, id).filter(|_| waits);
         let changed = changes.map(|(_, changes)| changes.count.saturating_sub(VERSIONS_AT_ONCE)).max();
         (count.max(changed.unwrap_or(0)), failure)
     }
