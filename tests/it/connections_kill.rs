@@ -16,7 +16,7 @@ use crate::wiring_stage::Tree;
 /// In every run of the tests.
 const KILLS: u64 = 50;
 /// However slow the machine is, so long it lasts for each of so many kills.
-const SECONDS_FOR_50: u64 = 75;
+const SECONDS_FOR_50: u64 = 180;
 const REARM: &str = "  rearm: { after: 1s }\n";
 
 #[expect(clippy::disallowed_methods, reason = "a knob of the test itself")]
@@ -193,7 +193,7 @@ impl Life {
                 self.act();
             }
         }
-        assert!(killed >= kills / 3, "only {killed} of {kills} kills: the machine is too busy for this");
+        assert_eq!(killed, kills, "the machine is too busy for this");
         self.judge(&foreign);
     }
 
