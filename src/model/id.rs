@@ -134,7 +134,7 @@ impl FromStr for KindName {
 
 /// A word that names no kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a kind (Hub, Service)")]
+#[error("'{0}' is not a kind (Hub, Service, Vault, Connection, Storage, StorageBackend)")]
 pub struct UnknownKind(pub String);
 
 /// What a resource is called everywhere: `Service/vault`.

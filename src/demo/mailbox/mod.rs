@@ -79,6 +79,8 @@ pub(super) fn routes(args: &Args, identity: &Identity) -> Result<Router, String>
         .route("/mailbox/api/channels", get(channels).post(put_channel))
         .route("/mailbox/api/channels/{name}", axum::routing::delete(remove_channel))
         .route("/mailbox/api/credential", post(take_credential))
+        // As its module.json says: a credential is delivered at the own port, without a mount.
+        .route("/api/credential", post(take_credential))
         .route("/mailbox/api/credentials", get(credentials))
         .with_state(Arc::new(mailbox));
     Ok(routes)

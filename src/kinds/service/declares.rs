@@ -79,7 +79,7 @@ pub struct CredentialNeed {
     /// `vault:{vault}:read` or `vault:{vault}:write`; the connection says which vault.
     #[schemars(regex(pattern = r"^vault:\{vault\}:(read|write)$"), extend("errorMessage" = CREDENTIAL_SCOPE))]
     pub scope: String,
-    /// The path below the service's mount to which it is delivered.
+    /// The path at the service's own port, without a mount, to which it is delivered.
     #[schemars(regex(pattern = r"^/\S*$"), extend("errorMessage" = ENDPOINT))]
     pub endpoint: String,
 }
