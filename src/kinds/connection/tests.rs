@@ -385,6 +385,14 @@ fn attempts_that_fail_do_not_pile_up_tokens() {
 }
 
 #[test]
+fn what_one_receiver_has_got_is_never_given_to_another() {
+    let mut case = Case::wired(json!({}));
+    case.row("j1").client = "connection/inbox/vault/vault/elsewhere".to_owned();
+    assert_eq!(case.steps(), ["wire Changed"]);
+    assert!(matches!(&case.plan().steps[0].action, Action::Wire(wiring) if wiring.reuse.is_none()));
+}
+
+#[test]
 fn tokens_of_others_are_none_of_its_business() {
     let mut case = Case::wired(json!({}));
     let bearer = case.inputs().wire.clone().expect("a trigger").bearer;
